@@ -1,0 +1,261 @@
+//! What a querier asks of an ingester. The two meet here and in the gRPC contract, never in each other's code; in one process
+//! the ingester itself is a [`Node`].
+//!
+//! Invariants:
+//! * Everything is said in positions of the node's arrival log. `as_of` and `through` are inclusive, `after` is exclusive.
+//! * [`Node::follow`] from position P yields every matching line of every batch after P exactly once, in log order, or a
+//!   [`FollowEvent::Gap`] that names what was trimmed. A slow consumer is late, it never loses.
+//! * `read(after, through)`, run at any time, yields the same lines as `follow` did between the same positions, or the same gap.
+//! * A line's identity is (log, seq, index): the batch and the place in it. It never changes.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_core::Stream;
+use tailwater_logql::LogQuery;
+use tailwater_logql::matchers::Matchers;
+use tailwater_model::{LabelSet, Labels, LogId, TenantId, Timestamp};
+
+/// A future that a node answers with.
+pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T, NodeError>> + Send>>;
+
+/// The lines of a follow, as they are accepted.
+pub type Follow = Pin<Box<dyn Stream<Item = FollowEvent> + Send>>;
+
+/// An ingester, near or far.
+pub trait Node: Send + Sync + 'static {
+    /// The node's arrival log.
+    fn log_id(&self) -> LogId;
+
+    /// The last accepted batch.
+    fn head(&self) -> Answer<u64>;
+
+    /// Every matching line after a position, for as long as the stream is held.
+    fn follow(&self, request: FollowRequest) -> Follow;
+
+    /// The matching lines of a stretch of the log, a chunk at a time.
+    fn read(&self, request: ReadRequest) -> Answer<ReadChunk>;
+
+    /// The matching lines of a time range as of a position: at most `limit`, the newest or the oldest ones.
+    fn select(&self, request: SelectRequest) -> Answer<Selected>;
+
+    /// Names of labels, or the values of one, of the matching streams. Sorted, unique.
+    fn labels(&self, request: LabelsRequest) -> Answer<Vec<String>>;
+
+    /// The matching streams.
+    fn series(&self, request: SeriesRequest) -> Answer<Vec<Labels>>;
+
+    /// How much the matching streams hold within a time range.
+    fn stats(&self, request: SeriesRequest) -> Answer<Stats>;
+}
+
+/// Why a node could not answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The node is gone or going.
+    #[error("ingester {log} is unavailable: {reason}")]
+    Unavailable {
+        /// Its log.
+        log: LogId,
+        /// What happened.
+        reason: String,
+    },
+}
+
+/// See [`Node::follow`].
+#[derive(Clone)]
+pub struct FollowRequest {
+    /// Whose lines.
+    pub tenant: TenantId,
+    /// Which lines. Equal canonical queries of a tenant share one evaluation.
+    pub query: Arc<LogQuery>,
+    /// Add `detected_level` to entries that bring none.
+    pub detect_level: bool,
+    /// Begin with the batch after this one.
+    pub after: u64,
+}
+
+/// What a follow yields.
+#[derive(Clone, Debug)]
+pub enum FollowEvent {
+    /// Matching lines.
+    Lines(Arc<MatchedBatch>),
+    /// Nothing matched up to here; sent at least every [`HEARTBEAT`] while idle.
+    Idle {
+        /// Every batch up to this one has been looked at.
+        through: u64,
+        /// The node's clock then: whatever is accepted later is accepted at or after this.
+        watermark: Timestamp,
+    },
+    /// Batches were trimmed before they were read.
+    Gap(Gap),
+}
+
+/// The longest silence of a follow.
+pub const HEARTBEAT: std::time::Duration = std::time::Duration::from_millis(250);
+
+/// A stretch of the log that is no longer there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The last batch before the gap.
+    pub after: u64,
+    /// The last batch in the gap.
+    pub through: u64,
+    /// Lines of the tenant in the gap, matching or not.
+    pub lines: u64,
+}
+
+/// Matching lines of consecutive batches, after the pipeline.
+#[derive(Clone, Debug)]
+pub struct MatchedBatch {
+    /// Every batch up to this one has been looked at.
+    pub through: u64,
+    /// The node's clock after the last batch was accepted.
+    pub watermark: Timestamp,
+    /// The text that the lines point into.
+    pub text: Bytes,
+    /// The lines in log order; not empty.
+    pub lines: Vec<MatchedLine>,
+}
+
+/// One matching line.
+#[derive(Clone, Debug)]
+pub struct MatchedLine {
+    /// When it happened, as the sender says.
+    pub timestamp: Timestamp,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+    /// Its batch.
+    pub seq: u64,
+    /// Its place in the batch.
+    pub index: u32,
+    /// Where its text begins.
+    pub offset: u32,
+    /// How long its text is.
+    pub len: u32,
+    /// Its labels.
+    pub labels: LabelSet,
+    /// [`Labels::loki_hash`] of its stream: the order among equal timestamps in query answers.
+    pub stream_hash: u64,
+}
+
+impl MatchedBatch {
+    /// The text of a line of this batch.
+    #[must_use]
+    pub fn line(&self, line: &MatchedLine) -> Bytes {
+        self.text.slice(line.offset as usize..(line.offset + line.len) as usize)
+    }
+}
+
+/// See [`Node::read`].
+#[derive(Clone)]
+pub struct ReadRequest {
+    /// Whose lines.
+    pub tenant: TenantId,
+    /// Which lines.
+    pub query: Arc<LogQuery>,
+    /// Add `detected_level` to entries that bring none.
+    pub detect_level: bool,
+    /// Begin with the batch after this one.
+    pub after: u64,
+    /// End with this batch.
+    pub through: u64,
+    /// Stop at the end of the batch with which the matched text exceeds this.
+    pub max_bytes: usize,
+}
+
+/// A part of a stretch of the log.
+#[derive(Clone, Debug)]
+pub struct ReadChunk {
+    /// Every batch up to this one has been looked at; continue after it.
+    pub through: u64,
+    /// What was trimmed at the beginning of the stretch.
+    pub gap: Option<Gap>,
+    /// The matching lines, possibly none (`lines` empty).
+    pub batch: MatchedBatch,
+}
+
+/// See [`Node::select`].
+#[derive(Clone)]
+pub struct SelectRequest {
+    /// Whose lines.
+    pub tenant: TenantId,
+    /// Which lines.
+    pub query: Arc<LogQuery>,
+    /// Add `detected_level` to entries that bring none.
+    pub detect_level: bool,
+    /// Only batches up to this one.
+    pub as_of: u64,
+    /// The earliest timestamp, inclusive.
+    pub start: Timestamp,
+    /// The end of the range, exclusive.
+    pub end: Timestamp,
+    /// Which lines to keep.
+    pub direction: Direction,
+    /// Most lines to answer.
+    pub limit: usize,
+}
+
+/// The order of an answer, and which lines a limit keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// Oldest first.
+    Forward,
+    /// Newest first.
+    Backward,
+}
+
+/// The answer to a [`SelectRequest`].
+#[derive(Clone, Debug, Default)]
+pub struct Selected {
+    /// The lines in answer order: by timestamp in the asked direction; equal timestamps by ascending `stream_hash`, and within a stream by
+    /// (seq, index) in the asked direction. Entries equal in stream, timestamp, line and metadata appear once.
+    pub lines: Vec<(MatchedLine, Bytes)>,
+    /// Lines looked at.
+    pub scanned_lines: u64,
+    /// Bytes looked at.
+    pub scanned_bytes: u64,
+}
+
+/// See [`Node::labels`].
+#[derive(Clone)]
+pub struct LabelsRequest {
+    /// Whose streams.
+    pub tenant: TenantId,
+    /// Which streams; none = all.
+    pub matchers: Option<Arc<Matchers>>,
+    /// Only streams with entries at or after this.
+    pub start: Timestamp,
+    /// Only streams with entries before or at this.
+    pub end: Timestamp,
+    /// The label whose values are asked for; none = the names.
+    pub name: Option<String>,
+}
+
+/// See [`Node::series`] and [`Node::stats`].
+#[derive(Clone)]
+pub struct SeriesRequest {
+    /// Whose streams.
+    pub tenant: TenantId,
+    /// Which streams: those that match any; empty = all.
+    pub matchers: Vec<Arc<Matchers>>,
+    /// The earliest timestamp, inclusive.
+    pub start: Timestamp,
+    /// The latest timestamp, inclusive.
+    pub end: Timestamp,
+}
+
+/// What streams hold (`/loki/api/v1/index/stats`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Streams with entries in the range.
+    pub streams: u64,
+    /// Batches of the log that hold such entries.
+    pub chunks: u64,
+    /// Bytes of their lines.
+    pub bytes: u64,
+    /// Their number.
+    pub entries: u64,
+}
