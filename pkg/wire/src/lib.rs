@@ -1,1 +1,8 @@
-//! (skeleton)
+//! Bytes ⇄ model: push bodies in, Loki's JSON out, and what queriers ask of ingesters. Pure: no I/O, no clock; no panic on any
+//! input, and no more memory than the caller's caps allow.
+
+pub mod compress;
+mod error;
+pub mod push;
+
+pub use error::{Error, Kind};

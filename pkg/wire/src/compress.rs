@@ -1,0 +1,103 @@
+//! Decompression, all of it: every compressed body of the product goes through here.
+//!
+//! Invariants: nothing larger than [`Caps::max_decompressed`] is ever produced or allocated, whatever a body claims; a claimed
+//! length is checked before memory is asked for; what follows the end of a compressed stream is treated as Loki's readers treat it.
+
+use std::io::Read;
+
+use crate::Error;
+
+/// How much a request may bring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caps {
+    /// Most bytes of a body as received (Loki: `max_recv_msg_size`).
+    pub max_body: usize,
+    /// Most bytes of a body after decompression (Loki: `max_decompressed_size`).
+    pub max_decompressed: usize,
+}
+
+impl Default for Caps {
+    fn default() -> Self {
+        Self { max_body: 100 << 20, max_decompressed: 5000 << 20 }
+    }
+}
+
+impl Caps {
+    /// Refuses a body of `size` bytes that is over [`Caps::max_body`].
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`].
+    pub fn check_body(&self, size: usize) -> Result<(), Error> {
+        if size > self.max_body {
+            let text = format!("message size too large than max ({size} vs {})", self.max_body);
+            return Err(Error::TooLarge(text.into()));
+        }
+        Ok(())
+    }
+
+    fn check_decompressed(&self, size: u64) -> Result<(), Error> {
+        if size > self.max_decompressed as u64 {
+            let text = format!("decompressed message size too large than max ({size} vs {})", self.max_decompressed);
+            return Err(Error::TooLarge(text.into()));
+        }
+        Ok(())
+    }
+}
+
+/// Snappy's raw (block) format.
+///
+/// # Errors
+/// [`Error::Malformed`] for corrupt input, [`Error::TooLarge`] for a claimed length over the cap.
+pub fn snappy(body: &[u8], caps: &Caps) -> Result<Vec<u8>, Error> {
+    let corrupt = |_| Error::malformed("snappy: corrupt input");
+    let len = snap::raw::decompress_len(body).map_err(corrupt)?;
+    // The format cannot express an empty body: an empty text is a length of 0, no bytes at all are not.
+    if body.is_empty() {
+        return Err(Error::malformed("snappy: corrupt input"));
+    }
+    caps.check_decompressed(len as u64)?;
+    // One byte of input makes at most 64 bytes of output and a few: a claim far beyond that is a lie, and memory is not
+    // asked for on the word of a liar.
+    if len as u64 > (body.len() as u64).saturating_mul(MAX_SNAPPY_RATIO) {
+        return Err(Error::malformed("snappy: corrupt input"));
+    }
+    let mut out = vec![0; len];
+    let written = snap::raw::Decoder::new().decompress(body, &mut out).map_err(corrupt)?;
+    out.truncate(written);
+    Ok(out)
+}
+
+/// A copy of at most 64 bytes takes at least two bytes of input; literals make less.
+const MAX_SNAPPY_RATIO: u64 = 64;
+
+/// Gzip.
+///
+/// # Errors
+/// [`Error::Malformed`] for corrupt input, [`Error::TooLarge`] for output over the cap.
+pub fn gzip(body: &[u8], caps: &Caps) -> Result<Vec<u8>, Error> {
+    if body.is_empty() {
+        return Err(Error::malformed("EOF"));
+    }
+    read_capped(flate2::read::MultiGzDecoder::new(body), body.len(), caps, "gzip: invalid header")
+}
+
+/// Raw deflate, without zlib's envelope.
+///
+/// # Errors
+/// [`Error::Malformed`] for corrupt input, [`Error::TooLarge`] for output over the cap.
+pub fn deflate(body: &[u8], caps: &Caps) -> Result<Vec<u8>, Error> {
+    read_capped(flate2::read::DeflateDecoder::new(body), body.len(), caps, "flate: corrupt input")
+}
+
+/// Everything that `from` yields, one byte over the cap at most.
+fn read_capped(from: impl Read, compressed: usize, caps: &Caps, corrupt: &'static str) -> Result<Vec<u8>, Error> {
+    let cap = caps.max_decompressed as u64;
+    let guess = compressed.saturating_mul(4).min(caps.max_decompressed);
+    let mut out = Vec::with_capacity(guess);
+    from.take(cap.saturating_add(1)).read_to_end(&mut out).map_err(|e| match e.kind() {
+        std::io::ErrorKind::UnexpectedEof => Error::malformed("unexpected EOF"),
+        _ => Error::malformed(corrupt),
+    })?;
+    caps.check_decompressed(out.len() as u64)?;
+    Ok(out)
+}
