@@ -2,3 +2,4 @@
 //! are bounded.
 
 pub mod ast;
+pub mod go;
