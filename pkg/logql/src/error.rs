@@ -63,6 +63,9 @@ mod tests {
         assert_eq!(at(3, 7), "parse error at line 3, col 7: m");
         assert_eq!(at(0, 7), "parse error at line 0, col 7: m");
         assert_eq!(at(0, 0), "parse error : m");
-        assert_eq!(Error::Stage { stage: "| json".into(), msg: "m".into() }.to_string(), "parse error : stage '| json' : m");
+        assert_eq!(
+            Error::Stage { stage: "| json".into(), msg: "m".into() }.to_string(),
+            "parse error : stage '| json' : m"
+        );
     }
 }

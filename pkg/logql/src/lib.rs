@@ -1,10 +1,16 @@
-//! LogQL: text → [`ast`] → compiled pipeline. Pure: no I/O, no clock, no async; no panic on any input; nesting and size
+//! LogQL: text → [`ast`] → compiled [`pipeline`]. Pure: no I/O, no clock, no async; no panic on any input; nesting and size
 //! are bounded.
 
 pub mod ast;
 mod error;
 pub mod go;
+pub mod level;
+pub mod matchers;
+pub mod pipeline;
+mod query;
 pub mod syntax;
 
 pub use error::Error;
+pub use pipeline::{Matched, Runner};
+pub use query::LogQuery;
 pub use syntax::{parse, parse_log, parse_match, parse_selector};

@@ -36,6 +36,18 @@ impl Labels {
         self.0.iter().map(|(n, v)| (n.as_ref(), v.as_ref()))
     }
 
+    /// Whether both are the very same allocation. `false` says nothing.
+    #[must_use]
+    pub fn ptr_eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// An address to key caches by; valid while the labels are held.
+    #[must_use]
+    pub fn address(&self) -> usize {
+        Arc::as_ptr(&self.0).cast::<()>() as usize
+    }
+
     /// How many labels there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -100,7 +112,7 @@ pub struct LabelPair {
 /// All labels of an answered entry after the pipeline, sorted by name, names unique.
 ///
 /// Shared by every entry with the same labels, so equality is first tried by address.
-#[derive(Clone, Debug, Eq)]
+#[derive(Clone, Debug, Default, Eq)]
 pub struct LabelSet(Arc<[LabelPair]>);
 
 impl LabelSet {

@@ -33,9 +33,8 @@ impl PatternExpr {
     /// Loki's text when the pattern is empty, names no capture, has two captures in a row, or names a capture twice.
     pub fn parser(pattern: &[u8]) -> Result<Self, String> {
         if pattern.is_empty() {
-            return Err(
-                "parse error at line 1, col 1: syntax error: unexpected $end, expecting IDENTIFIER or LITERAL".to_owned()
-            );
+            return Err("parse error at line 1, col 1: syntax error: unexpected $end, expecting IDENTIFIER or LITERAL"
+                .to_owned());
         }
         let parts = split(pattern);
         if !parts.iter().any(|part| matches!(part, PatternPart::Capture(Some(_)))) {

@@ -1,0 +1,615 @@
+//! The labels of one line while it runs through a pipeline.
+//!
+//! Invariants:
+//! * A label belongs to one of three categories: *stream* (fixed while the stream is entered), *metadata* and *parsed*. Setting a
+//!   parsed label takes the name away from the metadata and shadows the stream's label.
+//! * `__error__` and `__error_details__` stand outside of all categories until the line is finished.
+//! * A name that a parser finds and the stream has, even if it was dropped since, or the metadata have, becomes
+//!   `name_extracted`.
+//! * Names are numbers while a line runs. The names of the query are numbered first and never forgotten; the others are
+//!   forgotten all at once when they exceed [`MAX_NAMES`] or [`MAX_NAME_BYTES`], and with them every memo that knows numbers.
+//! * Everything a line adds lives in one text buffer; a line in the steady state allocates only if its labels are new.
+
+use std::hash::BuildHasher as _;
+use std::sync::Arc;
+
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use tailwater_model::{Category, LabelPair, LabelSet, Labels};
+
+use crate::level::{self, Level};
+
+/// Most names that are remembered besides those of the query.
+const MAX_NAMES: usize = 16_384;
+/// Most bytes of names and keys that are remembered.
+const MAX_NAME_BYTES: usize = 1 << 20;
+/// Most streams that are remembered.
+const MAX_STREAMS: usize = 8_192;
+/// Most label sets that are remembered.
+const MAX_SETS: usize = 16_384;
+/// Most bytes of what label sets are remembered by.
+const MAX_SET_BYTES: usize = 4 << 20;
+/// What a parsed name gets when the stream or the metadata have it.
+pub(crate) const EXTRACTED_SUFFIX: &str = "_extracted";
+
+/// The number of a name.
+pub(crate) type NameId = u32;
+/// No name.
+const NO_NAME: NameId = NameId::MAX;
+
+/// `__error__`
+pub(crate) const ERROR: NameId = 0;
+/// `__error_details__`
+pub(crate) const ERROR_DETAILS: NameId = 1;
+/// `__preserve_error__`
+pub(crate) const PRESERVE_ERROR: NameId = 2;
+/// `detected_level`
+pub(crate) const DETECTED_LEVEL: NameId = 3;
+/// The names behind the constants above, in that order.
+const WELL_KNOWN: [&str; 4] = ["__error__", "__error_details__", "__preserve_error__", level::NAME];
+
+/// Names by number.
+#[derive(Debug)]
+pub(crate) struct Names {
+    text: Vec<Box<str>>,
+    /// The number of `name_extracted`, once it was needed.
+    suffixed: Vec<NameId>,
+    by_text: HashTable<NameId>,
+    /// Keys as they stand in lines, and the sanitized names they become.
+    by_key: HashMap<Box<[u8]>, NameId>,
+    hasher: DefaultHashBuilder,
+    bytes: usize,
+}
+
+impl Names {
+    /// The well-known names.
+    pub(crate) fn new() -> Self {
+        let mut names = Self {
+            text: Vec::new(),
+            suffixed: Vec::new(),
+            by_text: HashTable::new(),
+            by_key: HashMap::new(),
+            hasher: DefaultHashBuilder::default(),
+            bytes: 0,
+        };
+        for name in WELL_KNOWN {
+            names.intern(name);
+        }
+        names
+    }
+
+    /// The number of a name.
+    pub(crate) fn intern(&mut self, name: &str) -> NameId {
+        let hash = self.hasher.hash_one(name);
+        if let Some(id) = self.by_text.find(hash, |id| *self.text[*id as usize] == *name) {
+            return *id;
+        }
+        let id = NameId::try_from(self.text.len()).unwrap_or(NO_NAME - 1);
+        self.bytes += name.len();
+        self.text.push(name.into());
+        self.suffixed.push(NO_NAME);
+        let (text, hasher) = (&self.text, &self.hasher);
+        self.by_text.insert_unique(hash, id, |id| hasher.hash_one(&*text[*id as usize]));
+        id
+    }
+
+    /// The number of the name that a key becomes, none if nothing is left of it.
+    pub(crate) fn intern_key(&mut self, key: &[u8]) -> Option<NameId> {
+        if let Some(id) = self.by_key.get(key) {
+            return (*id != NO_NAME).then_some(*id);
+        }
+        let mut name = String::with_capacity(key.len() + 1);
+        let id = if sanitize(key, true, &mut name) { self.intern(&name) } else { NO_NAME };
+        self.bytes += key.len();
+        self.by_key.insert(key.into(), id);
+        (id != NO_NAME).then_some(id)
+    }
+
+    /// The text of a name.
+    pub(crate) fn text(&self, id: NameId) -> &str {
+        &self.text[id as usize]
+    }
+
+    /// The number of `name_extracted`.
+    fn suffix(&mut self, id: NameId) -> NameId {
+        let known = self.suffixed[id as usize];
+        if known != NO_NAME {
+            return known;
+        }
+        let name = format!("{}{EXTRACTED_SUFFIX}", self.text(id));
+        let suffixed = self.intern(&name);
+        self.suffixed[id as usize] = suffixed;
+        suffixed
+    }
+
+    fn is_full(&self) -> bool {
+        self.text.len() > MAX_NAMES || self.by_key.len() > MAX_NAMES || self.bytes > MAX_NAME_BYTES
+    }
+}
+
+/// Appends what Loki makes of a key: no white space around it, anything but `[A-Za-z0-9_]` as `_`, and if it is the `start` of a
+/// name, `_` before a leading digit. False if nothing is left.
+pub(crate) fn sanitize(key: &[u8], start: bool, out: &mut String) -> bool {
+    let text = String::from_utf8_lossy(key);
+    let text = text.trim();
+    let Some(first) = text.bytes().next() else { return false };
+    if start && first.is_ascii_digit() {
+        out.push('_');
+    }
+    out.extend(text.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }));
+    true
+}
+
+/// A stretch of the text buffer.
+#[derive(Clone, Copy, Debug, Default)]
+struct Span {
+    start: u32,
+    end: u32,
+}
+
+const METADATA: u8 = 1;
+const PARSED: u8 = 2;
+const DELETED: u8 = 4;
+const EXTRACTED: u8 = 8;
+const PRESENT: u8 = METADATA | PARSED;
+const SHADOWS: u8 = METADATA | PARSED | DELETED;
+
+/// What the current line did to a name.
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    /// The line this is about; of another line it means nothing.
+    line: u32,
+    flags: u8,
+    value: Span,
+}
+
+/// What is remembered of a stream.
+#[derive(Debug)]
+struct Stream {
+    labels: Labels,
+    base: Box<[(NameId, Box<str>)]>,
+    set: LabelSet,
+    /// The level that the stream's own labels name.
+    level: Option<Arc<str>>,
+    /// The stream's labels and nothing but a detected level.
+    with_level: [Option<LabelSet>; Level::COUNT],
+}
+
+/// The labels of the current line.
+#[derive(Debug)]
+pub(crate) struct LineLabels {
+    names: Names,
+    fixed: Box<[Box<str>]>,
+    slots: Vec<Slot>,
+    /// The number of the current line.
+    line: u32,
+    /// The names that the current line did something to, in that order.
+    touched: Vec<NameId>,
+    /// The values of the current line.
+    text: String,
+    error: Span,
+    details: Span,
+    /// Set while a detected level is all that was added.
+    only_level: Option<Level>,
+
+    streams: Vec<Stream>,
+    by_address: HashMap<usize, u32>,
+    current: usize,
+
+    sets: HashMap<Box<[u8]>, LabelSet>,
+    set_bytes: usize,
+    key: Vec<u8>,
+}
+
+impl LineLabels {
+    /// `fixed` are the names that the query uses, in the order in which [`Names::intern`] gave them numbers.
+    pub(crate) fn new(fixed: &[Box<str>]) -> Self {
+        let mut labels = Self {
+            names: Names::new(),
+            fixed: fixed.into(),
+            slots: Vec::new(),
+            line: 0,
+            touched: Vec::new(),
+            text: String::new(),
+            error: Span::default(),
+            details: Span::default(),
+            only_level: None,
+            streams: Vec::new(),
+            by_address: HashMap::new(),
+            current: 0,
+            sets: HashMap::new(),
+            set_bytes: 0,
+            key: Vec::new(),
+        };
+        labels.forget();
+        labels
+    }
+
+    /// Forgets every memo. The streams have to be entered anew.
+    fn forget(&mut self) {
+        self.names = Names::new();
+        for name in &self.fixed {
+            self.names.intern(name);
+        }
+        self.slots.clear();
+        self.streams.clear();
+        self.by_address.clear();
+        self.sets.clear();
+        self.set_bytes = 0;
+    }
+
+    /// The lines that follow are of this stream.
+    pub(crate) fn enter(&mut self, stream: &Labels) {
+        if self.streams.get(self.current).is_some_and(|s| s.labels.ptr_eq(stream)) {
+            return;
+        }
+        if let Some(index) = self.by_address.get(&stream.address()) {
+            self.current = *index as usize;
+            return;
+        }
+        if self.streams.len() >= MAX_STREAMS {
+            self.forget();
+        }
+        let level = level::of_pairs(stream.iter()).map(Into::into);
+        let base = stream.iter().map(|(n, v)| (self.names.intern(n), v.into())).collect();
+        self.current = self.streams.len();
+        self.by_address.insert(stream.address(), self.current as u32);
+        self.streams.push(Stream {
+            labels: stream.clone(),
+            base,
+            set: LabelSet::from(stream),
+            level,
+            with_level: [const { None }; Level::COUNT],
+        });
+    }
+
+    /// Begins a line: nothing but the stream's labels and the line's metadata, and if asked for a level.
+    pub(crate) fn begin(&mut self, metadata: &[(&str, &str)], detect_level_of: Option<&[u8]>) {
+        if self.names.is_full() {
+            let stream = self.streams.get(self.current).map(|s| s.labels.clone());
+            self.forget();
+            if let Some(stream) = stream {
+                self.enter(&stream);
+            }
+        }
+        self.line = self.line.wrapping_add(1);
+        if self.line == 0 {
+            self.slots.clear();
+            self.line = 1;
+        }
+        self.touched.clear();
+        self.text.clear();
+        (self.error, self.details) = (Span::default(), Span::default());
+        self.only_level = None;
+        let Some(line) = detect_level_of else {
+            for (name, value) in metadata {
+                self.load(name, value);
+            }
+            return;
+        };
+        let mut given = false;
+        for (name, value) in metadata {
+            if *name == level::NAME {
+                given = true;
+                self.load(name, level::normalize(value));
+            } else {
+                self.load(name, value);
+            }
+        }
+        if given {
+            return;
+        }
+        if let Some(stream) = self.streams.get(self.current).and_then(|s| s.level.clone()) {
+            self.load(level::NAME, &stream);
+        } else if let Some(level) = level::of_metadata(metadata) {
+            self.load(level::NAME, level);
+        } else {
+            let level = level::of_line(line);
+            self.load(level::NAME, level.as_str());
+            self.only_level = metadata.is_empty().then_some(level);
+        }
+    }
+
+    /// Takes over a pair of structured metadata.
+    fn load(&mut self, name: &str, value: &str) {
+        let id = self.names.intern(name);
+        let id = if self.in_stream(id) { self.names.suffix(id) } else { id };
+        match id {
+            ERROR => self.error = self.push_text(value),
+            ERROR_DETAILS => self.details = self.push_text(value),
+            id => {
+                let value = self.push_text(value);
+                let slot = self.touch(id);
+                slot.flags |= METADATA;
+                slot.value = value;
+            }
+        }
+    }
+
+    fn push_text(&mut self, value: &str) -> Span {
+        let start = self.text.len() as u32;
+        self.text.push_str(value);
+        Span { start, end: self.text.len() as u32 }
+    }
+
+    fn span(&self, span: Span) -> &str {
+        &self.text[span.start as usize..span.end as usize]
+    }
+
+    fn touch(&mut self, id: NameId) -> &mut Slot {
+        self.only_level = None;
+        let index = id as usize;
+        if index >= self.slots.len() {
+            self.slots.resize(index + 1, Slot::default());
+        }
+        let slot = &mut self.slots[index];
+        if slot.line != self.line {
+            *slot = Slot { line: self.line, ..Slot::default() };
+            self.touched.push(id);
+        }
+        slot
+    }
+
+    fn flags(&self, id: NameId) -> u8 {
+        self.slots.get(id as usize).filter(|s| s.line == self.line).map_or(0, |s| s.flags)
+    }
+
+    fn base(&self) -> &[(NameId, Box<str>)] {
+        self.streams.get(self.current).map_or(&[], |s| &s.base)
+    }
+
+    fn in_stream(&self, id: NameId) -> bool {
+        self.base().iter().any(|(n, _)| *n == id)
+    }
+
+    /// The names.
+    pub(crate) fn names(&mut self) -> &mut Names {
+        &mut self.names
+    }
+
+    /// The value of a label; an empty one counts unless it is the stream's. The error labels have none here.
+    pub(crate) fn get(&self, id: NameId) -> Option<&str> {
+        if let Some(slot) = self.slots.get(id as usize).filter(|s| s.line == self.line) {
+            if slot.flags & PRESENT != 0 {
+                return Some(self.span(slot.value));
+            }
+            if slot.flags & DELETED != 0 {
+                return None;
+            }
+        }
+        self.base().iter().find(|(n, _)| *n == id).map(|(_, v)| v.as_ref())
+    }
+
+    /// [`LineLabels::get`] for a name that may never have been seen.
+    pub(crate) fn get_by_name(&self, name: &str) -> Option<&str> {
+        let hash = self.names.hasher.hash_one(name);
+        let id = self.names.by_text.find(hash, |id| *self.names.text[*id as usize] == *name)?;
+        self.get(*id)
+    }
+
+    /// The text of `__error__`, empty if there is none.
+    pub(crate) fn error(&self) -> &str {
+        self.span(self.error)
+    }
+
+    /// The text of `__error_details__`, empty if there is none.
+    pub(crate) fn error_details(&self) -> &str {
+        self.span(self.details)
+    }
+
+    /// Sets both error labels.
+    pub(crate) fn set_error(&mut self, error: &str, details: &str) {
+        self.error = self.push_text(error);
+        self.details = self.push_text(details);
+    }
+
+    /// Sets `__error__` alone.
+    pub(crate) fn set_error_kind(&mut self, error: &str) {
+        self.error = self.push_text(error);
+    }
+
+    /// Removes the text of `__error__`.
+    pub(crate) fn clear_error(&mut self) {
+        self.error = Span::default();
+    }
+
+    /// Removes the text of `__error_details__`.
+    pub(crate) fn clear_error_details(&mut self) {
+        self.details = Span::default();
+    }
+
+    /// Whether the stream or the metadata have the name, so that a parser has to use another.
+    pub(crate) fn is_taken(&self, id: NameId) -> bool {
+        self.flags(id) & METADATA != 0 || self.in_stream(id)
+    }
+
+    /// The name under which a parser stores what it calls `id`.
+    pub(crate) fn target(&mut self, id: NameId) -> NameId {
+        if self.is_taken(id) { self.names.suffix(id) } else { id }
+    }
+
+    /// Whether a stage has set this label on this line, even if it was dropped since.
+    pub(crate) fn is_extracted(&self, id: NameId) -> bool {
+        self.flags(id) & EXTRACTED != 0
+    }
+
+    /// Sets a parsed label.
+    pub(crate) fn set(&mut self, id: NameId, value: &str) {
+        let value = self.push_text(value);
+        self.set_span(id, value);
+    }
+
+    fn set_span(&mut self, id: NameId, value: Span) {
+        let slot = self.touch(id);
+        slot.flags = (slot.flags & !METADATA) | PARSED | EXTRACTED;
+        slot.value = value;
+    }
+
+    /// Sets a parsed label to bytes, with a space for every U+FFFD and every byte that is not UTF-8.
+    pub(crate) fn set_spaced(&mut self, id: NameId, value: &[u8]) {
+        let start = self.text.len() as u32;
+        push_replacing(value, " ", true, &mut self.text);
+        let end = self.text.len() as u32;
+        self.set_span(id, Span { start, end });
+    }
+
+    /// Sets a parsed label to bytes, with U+FFFD for every byte that is not UTF-8.
+    pub(crate) fn set_lossy(&mut self, id: NameId, value: &[u8]) {
+        let start = self.text.len() as u32;
+        push_replacing(value, "\u{fffd}", false, &mut self.text);
+        let end = self.text.len() as u32;
+        self.set_span(id, Span { start, end });
+    }
+
+    /// Sets a parsed label to the value of another.
+    pub(crate) fn copy(&mut self, from: NameId, to: NameId) {
+        let slot = self.slots.get(from as usize).filter(|s| s.line == self.line && s.flags & PRESENT != 0);
+        if let Some(span) = slot.map(|s| s.value) {
+            return self.set_span(to, span);
+        }
+        let Some(stream) = self.streams.get(self.current) else { return };
+        let Some((_, value)) = stream.base.iter().find(|(n, _)| *n == from) else { return };
+        let start = self.text.len() as u32;
+        self.text.push_str(value);
+        let end = self.text.len() as u32;
+        self.set_span(to, Span { start, end });
+    }
+
+    /// Removes a label.
+    pub(crate) fn delete(&mut self, id: NameId) {
+        let slot = self.touch(id);
+        slot.flags = (slot.flags & !PRESENT) | DELETED;
+    }
+
+    /// The names of all labels but the error labels, in no order.
+    pub(crate) fn present(&self, out: &mut Vec<NameId>) {
+        out.clear();
+        out.extend(self.base().iter().map(|(n, _)| *n).filter(|n| self.flags(*n) & SHADOWS == 0));
+        out.extend(self.touched.iter().copied().filter(|n| self.flags(*n) & PRESENT != 0));
+    }
+
+    /// Calls `f` for every label, with the error labels that are set.
+    pub(crate) fn for_each<'a>(&'a self, mut f: impl FnMut(&'a str, &'a str)) {
+        for (id, value) in self.base() {
+            if self.flags(*id) & SHADOWS == 0 {
+                f(self.names.text(*id), value);
+            }
+        }
+        for id in &self.touched {
+            let slot = self.slots[*id as usize];
+            if slot.flags & PRESENT != 0 {
+                f(self.names.text(*id), self.span(slot.value));
+            }
+        }
+        for (id, span) in [(ERROR, self.error), (ERROR_DETAILS, self.details)] {
+            if span.start != span.end {
+                f(self.names.text(id), self.span(span));
+            }
+        }
+    }
+
+    /// All labels of the finished line.
+    pub(crate) fn finish(&mut self) -> LabelSet {
+        let no_error = self.error.start == self.error.end;
+        if no_error && (self.touched.is_empty() || self.only_level.is_some()) {
+            let only_level = self.only_level;
+            let in_stream = only_level.is_some() && self.in_stream(DETECTED_LEVEL);
+            let Some(stream) = self.streams.get_mut(self.current) else { return LabelSet::default() };
+            match only_level {
+                None => return stream.set.clone(),
+                Some(level) if !in_stream => {
+                    let made = || {
+                        let mut pairs = stream.set.pairs().to_vec();
+                        let (name, value) = (level::NAME.into(), level.as_str().into());
+                        pairs.push(LabelPair { name, value, category: Category::Metadata });
+                        LabelSet::from_pairs(pairs)
+                    };
+                    return stream.with_level[level as usize].get_or_insert_with(made).clone();
+                }
+                Some(_) => {}
+            }
+        }
+        self.write_key();
+        if let Some(set) = self.sets.get(self.key.as_slice()) {
+            return set.clone();
+        }
+        let set = self.build();
+        if self.sets.len() >= MAX_SETS || self.set_bytes > MAX_SET_BYTES {
+            self.sets.clear();
+            self.set_bytes = 0;
+        }
+        self.set_bytes += self.key.len() + set.heap_bytes();
+        self.sets.insert(self.key.as_slice().into(), set.clone());
+        set
+    }
+
+    /// Everything that the finished labels depend on.
+    fn write_key(&mut self) {
+        self.key.clear();
+        self.key.extend_from_slice(&(self.current as u32).to_ne_bytes());
+        for id in &self.touched {
+            let slot = self.slots[*id as usize];
+            self.key.extend_from_slice(&id.to_ne_bytes());
+            let len = if slot.flags & PRESENT == 0 { 0 } else { slot.value.end - slot.value.start };
+            self.key.extend_from_slice(&(u64::from(len) << 8 | u64::from(slot.flags & SHADOWS)).to_ne_bytes());
+            let value = slot.value.start as usize..(slot.value.start + len) as usize;
+            self.key.extend_from_slice(&self.text.as_bytes()[value]);
+        }
+        for (id, span) in [(ERROR, self.error), (ERROR_DETAILS, self.details)] {
+            if span.start != span.end {
+                self.key.extend_from_slice(&(id | 1 << 31).to_ne_bytes());
+                self.key.extend_from_slice(&(span.end - span.start).to_ne_bytes());
+                self.key.extend_from_slice(&self.text.as_bytes()[span.start as usize..span.end as usize]);
+            }
+        }
+    }
+
+    fn build(&self) -> LabelSet {
+        let mut pairs = Vec::with_capacity(self.base().len() + self.touched.len() + 2);
+        for (id, value) in self.base() {
+            if self.flags(*id) & SHADOWS == 0 {
+                pairs.push(self.pair(*id, value, Category::Stream));
+            }
+        }
+        let errors = [(ERROR, self.error), (ERROR_DETAILS, self.details)];
+        for id in &self.touched {
+            let slot = self.slots[*id as usize];
+            let overruled = errors.iter().any(|(name, span)| name == id && span.start != span.end);
+            if slot.flags & PRESENT != 0 && !overruled {
+                let category = if slot.flags & PARSED != 0 { Category::Parsed } else { Category::Metadata };
+                pairs.push(self.pair(*id, self.span(slot.value), category));
+            }
+        }
+        for (id, span) in errors {
+            if span.start != span.end {
+                pairs.push(self.pair(id, self.span(span), Category::Parsed));
+            }
+        }
+        LabelSet::from_pairs(pairs)
+    }
+
+    fn pair(&self, id: NameId, value: &str, category: Category) -> LabelPair {
+        LabelPair { name: self.names.text(id).into(), value: value.into(), category }
+    }
+}
+
+/// Appends bytes as text: `with` stands for every byte that is not UTF-8, and if asked for every U+FFFD.
+pub(crate) fn push_replacing(bytes: &[u8], with: &str, replacements_too: bool, out: &mut String) {
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && !(replacements_too && text.contains('\u{fffd}'))
+    {
+        out.push_str(text);
+        return;
+    }
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if replacements_too && c == '\u{fffd}' {
+                out.push_str(with);
+            } else {
+                out.push(c);
+            }
+        }
+        for _ in chunk.invalid() {
+            out.push_str(with);
+        }
+    }
+}

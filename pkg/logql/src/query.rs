@@ -1,0 +1,61 @@
+//! A log query, compiled once and run over many lines.
+
+use std::sync::Arc;
+
+use crate::matchers::Matchers;
+use crate::pipeline::{Pipeline, Runner};
+use crate::{Error, ast};
+
+/// A selector and a pipeline. Immutable; every reader of lines has its own [`Runner`].
+#[derive(Debug)]
+pub struct LogQuery {
+    canonical: String,
+    matchers: Matchers,
+    pipeline: Pipeline,
+}
+
+impl LogQuery {
+    /// Compiles a parsed query.
+    ///
+    /// # Errors
+    /// [`Error::Stage`] for what Loki too finds out only when it builds the pipeline: bad regular expressions of line filters,
+    /// patterns, `ip()`s, templates and expressions.
+    pub fn compile(expr: &ast::LogExpr) -> Result<Self, Error> {
+        let canonical = format!("{expr:?}");
+        Ok(Self { canonical, matchers: Matchers::new(&expr.selector)?, pipeline: Pipeline::new(&expr.stages)? })
+    }
+
+    /// The query as LogQL prints it: equal texts mean equal answers.
+    #[must_use]
+    pub fn canonical(&self) -> &str {
+        &self.canonical
+    }
+
+    /// Which streams.
+    #[must_use]
+    pub fn matchers(&self) -> &Matchers {
+        &self.matchers
+    }
+
+    /// Whether there is more than a selector.
+    #[must_use]
+    pub fn has_pipeline(&self) -> bool {
+        !self.pipeline.is_empty()
+    }
+
+    /// False only if no line that lies wholly inside `region` can pass. A region holds many lines with other bytes between them.
+    #[must_use]
+    pub fn may_match(&self, region: &[u8]) -> bool {
+        self.pipeline.may_match(region)
+    }
+
+    /// What runs this query over lines. With `detect_level` entries that bring no `detected_level` get one.
+    #[must_use]
+    pub fn runner(self: &Arc<Self>, detect_level: bool) -> Runner {
+        Runner::new(Arc::clone(self), detect_level)
+    }
+
+    pub(crate) fn pipeline(&self) -> &Pipeline {
+        &self.pipeline
+    }
+}
