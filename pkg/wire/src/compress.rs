@@ -75,10 +75,11 @@ const MAX_SNAPPY_RATIO: u64 = 64;
 /// # Errors
 /// [`Error::Malformed`] for corrupt input, [`Error::TooLarge`] for output over the cap.
 pub fn gzip(body: &[u8], caps: &Caps) -> Result<Vec<u8>, Error> {
-    if body.is_empty() {
-        return Err(Error::malformed("EOF"));
+    let decoder = flate2::read::MultiGzDecoder::new(body);
+    if decoder.header().is_none() {
+        return Err(Error::malformed(if body.is_empty() { "EOF" } else { "gzip: invalid header" }));
     }
-    read_capped(flate2::read::MultiGzDecoder::new(body), body.len(), caps, "gzip: invalid header")
+    read_capped(decoder, body.len(), caps, "flate: corrupt input")
 }
 
 /// Raw deflate, without zlib's envelope.
@@ -94,10 +95,13 @@ fn read_capped(from: impl Read, compressed: usize, caps: &Caps, corrupt: &'stati
     let cap = caps.max_decompressed as u64;
     let guess = compressed.saturating_mul(4).min(caps.max_decompressed);
     let mut out = Vec::with_capacity(guess);
-    from.take(cap.saturating_add(1)).read_to_end(&mut out).map_err(|e| match e.kind() {
-        std::io::ErrorKind::UnexpectedEof => Error::malformed("unexpected EOF"),
-        _ => Error::malformed(corrupt),
-    })?;
+    if let Err(e) = from.take(cap.saturating_add(1)).read_to_end(&mut out) {
+        return Err(Error::malformed(match e.kind() {
+            _ if out.is_empty() => "EOF",
+            std::io::ErrorKind::UnexpectedEof => "unexpected EOF",
+            _ => corrupt,
+        }));
+    }
     caps.check_decompressed(out.len() as u64)?;
     Ok(out)
 }

@@ -3,6 +3,9 @@
 
 pub mod compress;
 mod error;
+mod json;
+pub mod labels;
+mod media;
 pub mod push;
 
 pub use error::{Error, Kind};

@@ -6,11 +6,17 @@
 //!   accessors check again, so that spans of another push yield empty answers instead of a panic.
 //! * Nothing of an entry is looked at beyond its place: lines and metadata are bytes as sent, not checked for UTF-8.
 
+mod build;
 mod decode;
+mod json;
+mod legacy;
+mod read;
 
 use bytes::Bytes;
 
+pub use self::build::{Outgoing, encode};
 pub use self::decode::decode;
+pub use self::read::{Kind, read};
 
 /// Most streams, entries or pairs of metadata of one push, each. A push within the body caps that exceeds this is nothing but empty records.
 pub const MAX_RECORDS: usize = 1 << 24;
