@@ -9,6 +9,8 @@
 
 use std::borrow::Cow;
 
+use tailwater_logql::go::quote::{quote, quote_rune};
+
 use crate::Error;
 
 /// A label: its name and its value.
@@ -70,15 +72,15 @@ impl Item<'_> {
         let quoted = || {
             let text = String::from_utf8_lossy(self.text);
             match text.char_indices().nth(10) {
-                Some((end, _)) => format!("{}...", quote(&text[..end])),
-                None => quote(&text),
+                Some((end, _)) => format!("{}...", quote(&text.as_bytes()[..end])),
+                None => quote(text.as_bytes()),
             }
         };
         let what = match self.kind {
             Kind::Eof => "end of input".to_owned(),
             Kind::Operator => format!("<op:{}>", String::from_utf8_lossy(self.text)),
-            Kind::Identifier => format!("identifier {}", quote(&String::from_utf8_lossy(self.text))),
-            Kind::MetricIdentifier => format!("metric identifier {}", quote(&String::from_utf8_lossy(self.text))),
+            Kind::Identifier => format!("identifier {}", quote(self.text)),
+            Kind::MetricIdentifier => format!("metric identifier {}", quote(self.text)),
             Kind::Number => format!("number {}", quoted()),
             Kind::String => format!("string {}", quoted()),
             _ => quoted(),
@@ -116,7 +118,7 @@ fn list(lexer: &mut Lexer<'_>, pairs: &mut Vec<Pair>) -> Result<(), Fault> {
             Kind::String => {
                 let name = text(item.at, unquote(item.text))?;
                 if !is_name(name.as_bytes()) {
-                    let why = format!("invalid label name {}", quote(&name));
+                    let why = format!("invalid label name {}", quote(name.as_bytes()));
                     return Err(Fault { at: item.at, why });
                 }
                 name
@@ -244,11 +246,7 @@ impl<'a> Lexer<'a> {
 
     /// The character at a place, as Go's `%q` shows it.
     fn rune(&self, at: usize) -> String {
-        match char_at(&self.text[at..]) {
-            Some('\'') => r"'\''".to_owned(),
-            Some(c) => quote(c.encode_utf8(&mut [0; 4])).replace('"', "'"),
-            None => "'\u{fffd}'".to_owned(),
-        }
+        quote_rune(char_at(&self.text[at..]).unwrap_or(char::REPLACEMENT_CHARACTER))
     }
 
     /// The rest of a string whose opening quote is consumed.
@@ -358,26 +356,6 @@ fn char_at(text: &[u8]) -> Option<char> {
         Ok(valid) => valid.chars().next(),
         Err(e) => std::str::from_utf8(&head[..e.valid_up_to()]).ok()?.chars().next(),
     }
-}
-
-/// Go's `%q`.
-fn quote(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '\x07' => out.push_str("\\a"),
-            '\x08' => out.push_str("\\b"),
-            '\x0b' => out.push_str("\\v"),
-            '\x0c' => out.push_str("\\f"),
-            '\'' => out.push(c),
-            c if c < ' ' && !matches!(c, '\n' | '\r' | '\t') => out.push_str(&format!("\\x{:02x}", u32::from(c))),
-            '\x7f' => out.push_str("\\x7f"),
-            c => out.extend(c.escape_debug()),
-        }
-    }
-    out.push('"');
-    out
 }
 
 /// Go's `%#U`.

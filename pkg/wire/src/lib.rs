@@ -3,9 +3,12 @@
 
 pub mod compress;
 mod error;
+pub mod frame;
 mod json;
 pub mod labels;
 mod media;
+pub mod node;
 pub mod push;
+mod text;
 
 pub use error::{Error, Kind};
