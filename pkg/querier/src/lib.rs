@@ -1,1 +1,28 @@
-//! (skeleton)
+//! The reading side: live feeds and the sessions on them, and historic queries, over every ingester there is.
+//!
+//! The way of a line: a node's follow stream → [`merge`] (time order within `delay_for`) → a *feed* encodes it once into a
+//! frame of its ring → every *session* on the feed hands the same bytes to its socket. [`mark`] says how history joins live and how a
+//! session that fell behind catches up, exactly.
+
+mod error;
+mod feed;
+mod logs;
+mod mark;
+mod merge;
+mod meta;
+mod metrics;
+mod querier;
+mod range;
+mod ring;
+mod session;
+#[cfg(test)]
+mod session_tests;
+#[cfg(test)]
+mod testing;
+
+pub use error::{Error, Kind};
+pub use logs::{LogsAnswer, LogsRequest, TENANT_LABEL};
+pub use meta::MetaRequest;
+pub use querier::{Config, Nodes, OnSlow, Querier, TailRequest};
+pub use range::check_range;
+pub use session::{EndReason, Ledger, Session, SessionEvent, TailInfo};

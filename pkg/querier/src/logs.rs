@@ -1,0 +1,247 @@
+//! Historic log queries: every ingester is asked for its part, the parts are merged in answer order, the limit is applied last.
+
+use std::cmp::{Ordering, Reverse};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tailwater_logql::LogQuery;
+use tailwater_logql::ast::{LogExpr, Matcher};
+use tailwater_logql::matchers::Matchers;
+use tailwater_model::{Category, LabelPair, LabelSet, Labels, TenantId, TenantIds, Timestamp};
+use tailwater_wire::node::{Direction, MatchedLine, SelectRequest};
+
+use crate::{Error, Querier};
+
+/// The label that names the tenant in answers over several tenants.
+pub const TENANT_LABEL: &str = "__tenant_id__";
+
+/// What a label of that name is called when an entry has one of its own.
+const ORIGINAL_TENANT_LABEL: &str = "original___tenant_id__";
+
+/// Lines that are asked for at a time when an `interval` thins them out.
+const INTERVAL_PAGE: usize = 1000;
+
+/// A log query over a time range.
+#[derive(Clone)]
+pub struct LogsRequest {
+    /// Whose lines.
+    pub tenants: TenantIds,
+    /// Which lines.
+    pub expr: LogExpr,
+    /// The earliest timestamp, inclusive.
+    pub start: Timestamp,
+    /// The end, exclusive; equal to `start` it means just that instant.
+    pub end: Timestamp,
+    /// Most lines.
+    pub limit: usize,
+    /// Order, and which lines the limit keeps.
+    pub direction: Direction,
+    /// Least distance between two answered lines; zero = any.
+    pub interval: Duration,
+}
+
+/// The lines of a query.
+#[derive(Clone, Debug, Default)]
+pub struct LogsAnswer {
+    /// In answer order: by time in the asked direction; equal times by ascending stream hash, and within a stream in the order
+    /// of acceptance in the asked direction.
+    pub lines: Vec<(MatchedLine, Bytes)>,
+    /// Lines looked at.
+    pub scanned_lines: u64,
+    /// Bytes looked at.
+    pub scanned_bytes: u64,
+}
+
+/// The order of lines in answers (contract, LogQL §14).
+pub(crate) fn answer_order(a: &MatchedLine, b: &MatchedLine, direction: Direction) -> Ordering {
+    let stream = a.stream_hash.cmp(&b.stream_hash);
+    let place = |line: &MatchedLine| (line.seq, line.index);
+    match direction {
+        Direction::Forward => a.timestamp.cmp(&b.timestamp).then(stream).then_with(|| place(a).cmp(&place(b))),
+        Direction::Backward => {
+            b.timestamp.cmp(&a.timestamp).then(stream).then_with(|| Reverse(place(a)).cmp(&Reverse(place(b))))
+        }
+    }
+}
+
+impl Querier {
+    /// Answers a log query. Dropping the future cancels it.
+    ///
+    /// # Errors
+    /// What the query asks beyond the tenant's limits, a stage that does not compile, an ingester that does not answer, or
+    /// `query_timeout`.
+    pub async fn select_logs(&self, request: LogsRequest) -> Result<LogsAnswer, Error> {
+        let timeout = self.strictest_timeout(&request.tenants);
+        match tokio::time::timeout(timeout, self.select_all_tenants(request)).await {
+            Ok(answer) => answer,
+            Err(_elapsed) => Err(Error::Timeout),
+        }
+    }
+
+    async fn select_all_tenants(&self, request: LogsRequest) -> Result<LogsAnswer, Error> {
+        let several = request.tenants.as_slice().len() > 1;
+        let (expr, tenants) = if several {
+            let (selector, tenants) = tenants_of(&request.expr.selector, &request.tenants)?;
+            (LogExpr { selector, stages: request.expr.stages.clone() }, tenants)
+        } else {
+            (request.expr.clone(), request.tenants.as_slice().to_vec())
+        };
+        let query = Arc::new(LogQuery::compile(&expr)?);
+        let mut answer = LogsAnswer::default();
+        for tenant in tenants {
+            let mut part = self.select_tenant(&tenant, &query, &request).await?;
+            if several {
+                label_with_tenant(&mut part.lines, &tenant);
+            }
+            answer.lines.append(&mut part.lines);
+            answer.scanned_lines += part.scanned_lines;
+            answer.scanned_bytes += part.scanned_bytes;
+        }
+        if several {
+            // Stable: lines of one tenant keep their order, equal times come tenant by tenant.
+            answer.lines.sort_by(|(a, _), (b, _)| match request.direction {
+                Direction::Forward => a.timestamp.cmp(&b.timestamp),
+                Direction::Backward => b.timestamp.cmp(&a.timestamp),
+            });
+            thin_out(&mut answer.lines, request.interval);
+            answer.lines.truncate(request.limit);
+        }
+        Ok(answer)
+    }
+
+    /// A tenant's part, page by page where `interval` drops lines without counting them.
+    async fn select_tenant(
+        &self,
+        tenant: &TenantId,
+        query: &Arc<LogQuery>,
+        request: &LogsRequest,
+    ) -> Result<LogsAnswer, Error> {
+        let mut start = request.start;
+        // `start == end` asks for one instant.
+        let mut end = if request.end == start { Timestamp(start.nanos().saturating_add(1)) } else { request.end };
+        if request.interval.is_zero() {
+            return self.select_page(tenant, query, (start, end), request.direction, request.limit).await;
+        }
+        let mut answer = LogsAnswer::default();
+        while answer.lines.len() < request.limit && start < end {
+            let mut page = self.select_page(tenant, query, (start, end), request.direction, INTERVAL_PAGE).await?;
+            let full = page.lines.len() == INTERVAL_PAGE;
+            thin_out(&mut page.lines, request.interval);
+            answer.scanned_lines += page.scanned_lines;
+            answer.scanned_bytes += page.scanned_bytes;
+            let Some((last, _)) = page.lines.last() else { break };
+            match request.direction {
+                Direction::Forward => start = last.timestamp.saturating_add(request.interval),
+                Direction::Backward => {
+                    end = Timestamp(last.timestamp.saturating_sub(request.interval).nanos().saturating_add(1));
+                }
+            }
+            answer.lines.append(&mut page.lines);
+            if !full {
+                break;
+            }
+        }
+        answer.lines.truncate(request.limit);
+        Ok(answer)
+    }
+
+    async fn select_page(
+        &self,
+        tenant: &TenantId,
+        query: &Arc<LogQuery>,
+        (start, end): (Timestamp, Timestamp),
+        direction: Direction,
+        limit: usize,
+    ) -> Result<LogsAnswer, Error> {
+        let nodes = self.nodes()?;
+        let limits = self.limits().limits(tenant);
+        let asked = nodes.iter().map(|node| {
+            node.select(SelectRequest {
+                tenant: tenant.clone(),
+                query: Arc::clone(query),
+                detect_level: limits.discover_log_levels && limits.allow_structured_metadata,
+                as_of: u64::MAX,
+                start,
+                end,
+                direction,
+                limit,
+            })
+        });
+        let parts = futures_util::future::try_join_all(asked).await?;
+        let mut answer = LogsAnswer::default();
+        let several = parts.len() > 1;
+        for mut part in parts {
+            answer.lines.append(&mut part.lines);
+            answer.scanned_lines += part.scanned_lines;
+            answer.scanned_bytes += part.scanned_bytes;
+        }
+        if several {
+            answer.lines.sort_by(|(a, _), (b, _)| answer_order(a, b, direction));
+        }
+        answer.lines.truncate(limit);
+        Ok(answer)
+    }
+}
+
+/// Keeps the first line and then those at least `interval` away from the line kept before.
+fn thin_out(lines: &mut Vec<(MatchedLine, Bytes)>, interval: Duration) {
+    if interval.is_zero() {
+        return;
+    }
+    let mut kept: Option<Timestamp> = None;
+    lines.retain(|(line, _)| {
+        let keep = kept.is_none_or(|kept| line.timestamp.since(kept).max(kept.since(line.timestamp)) >= interval);
+        if keep {
+            kept = Some(line.timestamp);
+        }
+        keep
+    });
+}
+
+/// Takes the matchers on `__tenant_id__` out of a selector and applies them to the tenants.
+///
+/// # Errors
+/// A matcher that does not compile.
+pub(crate) fn tenants_of(
+    selector: &[Matcher],
+    tenants: &TenantIds,
+) -> Result<(Vec<Matcher>, Vec<TenantId>), tailwater_logql::Error> {
+    let (on_tenant, rest): (Vec<Matcher>, Vec<Matcher>) = selector.iter().cloned().partition(|m| m.name == TENANT_LABEL);
+    let matchers = Matchers::new(&on_tenant)?;
+    let labels = |tenant: &TenantId| Labels::from_pairs(vec![(TENANT_LABEL.into(), tenant.as_str().into())]);
+    let tenants = tenants.as_slice().iter().filter(|tenant| matchers.matches(&labels(tenant))).cloned().collect();
+    Ok((rest, tenants))
+}
+
+/// Adds `__tenant_id__` to every line, once per distinct label set.
+fn label_with_tenant(lines: &mut [(MatchedLine, Bytes)], tenant: &TenantId) {
+    let mut made: std::collections::HashMap<usize, (LabelSet, LabelSet)> = std::collections::HashMap::new();
+    for (line, _) in lines {
+        // The old set is kept beside the new one, so that its address stays its own.
+        let (_, labelled) = made
+            .entry(line.labels.address())
+            .or_insert_with(|| (line.labels.clone(), with_tenant(&line.labels, tenant)));
+        line.labels = labelled.clone();
+    }
+}
+
+fn with_tenant(labels: &LabelSet, tenant: &TenantId) -> LabelSet {
+    let mut pairs: Vec<LabelPair> = labels.pairs().to_vec();
+    for pair in &mut pairs {
+        if pair.name.as_ref() == TENANT_LABEL {
+            pair.name = ORIGINAL_TENANT_LABEL.into();
+        }
+    }
+    let value = tenant.as_str().into();
+    pairs.push(LabelPair { name: TENANT_LABEL.into(), value, category: Category::Stream });
+    LabelSet::from_pairs(pairs)
+}
+
+/// [`with_tenant`] for the labels of a stream.
+pub(crate) fn stream_with_tenant(labels: &Labels, tenant: &TenantId) -> Labels {
+    let rename = |n: &str| if n == TENANT_LABEL { ORIGINAL_TENANT_LABEL.into() } else { n.into() };
+    let mut pairs: Vec<(Box<str>, Box<str>)> = labels.iter().map(|(n, v)| (rename(n), v.into())).collect();
+    pairs.push((TENANT_LABEL.into(), tenant.as_str().into()));
+    Labels::from_pairs(pairs)
+}

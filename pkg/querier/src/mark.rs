@@ -1,0 +1,116 @@
+//! Which lines a feed has given out, said exactly in a few words.
+//!
+//! A feed takes lines in log order and gives them out in time order, so at no moment has it given out a plain prefix of the
+//! logs. But the set of what it has given out always has this form:
+//!
+//! ```text
+//! position ≤ floor                          what was there before the feed began: history's business, counted as given out
+//! position ≤ base.consumed  and key ≤ base.until      everything given out up to the last complete round
+//! position ≤ round.consumed and key ≤ round.until     what this round has given out so far, in key order
+//! ```
+//!
+//! That is a [`Mark`]. It makes three things exact, with no buffer of what was sent: a session that joins (history is the lines
+//! a mark contains, live is the rest), a session that fell behind (it reads again the difference of two marks), and, in
+//! time, a resume token.
+//!
+//! Invariants:
+//! * `until` and `consumed` never move backwards, so each mark of a feed contains all earlier ones.
+//! * A round gives out lines in ascending [`Key`] order; within one (log, seq) `index` ascends, so lines of one stream with equal
+//!   timestamps keep the order in which they were accepted.
+
+use std::sync::Arc;
+
+use tailwater_model::{LogId, Positions, Timestamp};
+use tailwater_wire::node::MatchedLine;
+
+/// The order in which a feed gives lines out.
+///
+/// Time comes first; a timestamp that lies in the future counts as the moment of acceptance, so that a sender whose clock is
+/// fast delays nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    release: Timestamp,
+    timestamp: Timestamp,
+    log: LogId,
+    seq: u64,
+    index: u32,
+}
+
+impl Key {
+    /// After every line.
+    pub(crate) const MAX: Self = Self::end_of(Timestamp::MAX);
+
+    /// The key of a line of `log`.
+    pub(crate) fn of(log: LogId, line: &MatchedLine) -> Self {
+        Self {
+            release: line.timestamp.min(line.accepted_at),
+            timestamp: line.timestamp,
+            log,
+            seq: line.seq,
+            index: line.index,
+        }
+    }
+
+    /// After every line that is due at `time`, before every later one.
+    pub(crate) const fn end_of(time: Timestamp) -> Self {
+        Self {
+            release: time,
+            timestamp: Timestamp::MAX,
+            log: LogId::from_u128(u128::MAX),
+            seq: u64::MAX,
+            index: u32::MAX,
+        }
+    }
+
+    /// When the line is due, apart from the feed's delay.
+    pub(crate) const fn release(&self) -> Timestamp {
+        self.release
+    }
+}
+
+/// Lines up to a position and a key.
+#[derive(Clone, Debug)]
+pub(crate) struct Extent {
+    pub(crate) consumed: Arc<Positions>,
+    pub(crate) until: Key,
+}
+
+impl Extent {
+    fn contains(&self, log: LogId, seq: u64, key: &Key) -> bool {
+        seq <= self.consumed.seq(log) && *key <= self.until
+    }
+}
+
+/// What a feed has given out at some moment. See the module.
+#[derive(Clone, Debug)]
+pub(crate) struct Mark {
+    pub(crate) floor: Arc<Positions>,
+    pub(crate) base: Extent,
+    pub(crate) round: Extent,
+    /// Per log: every line of this batch and those before it is contained in the mark or was never matched. Where a reader that
+    /// wants what the mark lacks has to begin.
+    pub(crate) complete: Arc<Positions>,
+}
+
+impl Mark {
+    /// A feed that begins after `heads`.
+    pub(crate) fn beginning(heads: Positions) -> Self {
+        let floor = Arc::new(heads);
+        let extent = Extent { consumed: Arc::clone(&floor), until: Key::end_of(Timestamp::MIN) };
+        Self { base: extent.clone(), round: extent, complete: Arc::clone(&floor), floor }
+    }
+
+    /// Whether the line had been given out.
+    pub(crate) fn contains(&self, log: LogId, line: &MatchedLine) -> bool {
+        if line.seq <= self.floor.seq(log) {
+            return true;
+        }
+        let key = Key::of(log, line);
+        self.base.contains(log, line.seq, &key) || self.round.contains(log, line.seq, &key)
+    }
+
+    /// The last batch of `log` of which the feed had seen anything.
+    pub(crate) fn consumed(&self, log: LogId) -> u64 {
+        self.round.consumed.seq(log).max(self.floor.seq(log))
+    }
+}

@@ -1,0 +1,122 @@
+//! What is there: labels, label values, series, statistics.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tailwater_logql::ast::Matcher;
+use tailwater_logql::matchers::Matchers;
+use tailwater_model::{Labels, TenantId, TenantIds, Timestamp};
+use tailwater_wire::node::{LabelsRequest, SeriesRequest, Stats};
+
+use crate::logs::{TENANT_LABEL, stream_with_tenant, tenants_of};
+use crate::{Error, Querier};
+
+/// Which streams, and when.
+#[derive(Clone, Debug)]
+pub struct MetaRequest {
+    /// Whose.
+    pub tenants: TenantIds,
+    /// Streams that any of these selectors picks; none = all.
+    pub selectors: Vec<Vec<Matcher>>,
+    /// The earliest timestamp, inclusive.
+    pub start: Timestamp,
+    /// The latest timestamp, inclusive.
+    pub end: Timestamp,
+}
+
+impl Querier {
+    /// Names of labels (`name` none) or the values of one; sorted, unique.
+    ///
+    /// # Errors
+    /// A selector that does not compile, or an ingester that does not answer.
+    pub async fn labels(&self, request: &MetaRequest, name: Option<&str>) -> Result<Vec<String>, Error> {
+        let several = request.tenants.as_slice().len() > 1;
+        let mut found = BTreeSet::new();
+        for (tenant, selectors) in self.per_tenant(request)? {
+            if several && name.is_none() {
+                found.insert(TENANT_LABEL.to_owned());
+            }
+            if several && name == Some(TENANT_LABEL) {
+                found.insert(tenant.as_str().to_owned());
+                continue;
+            }
+            let name = match name {
+                Some(n) if several && n == "original___tenant_id__" => Some(TENANT_LABEL),
+                other => other,
+            };
+            let selectors = if selectors.is_empty() { vec![None] } else { selectors.into_iter().map(Some).collect() };
+            for matchers in selectors {
+                let asked = LabelsRequest {
+                    tenant: tenant.clone(),
+                    matchers,
+                    start: request.start,
+                    end: request.end,
+                    name: name.map(ToOwned::to_owned),
+                };
+                for node in self.nodes()? {
+                    found.extend(node.labels(asked.clone()).await?);
+                }
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
+
+    /// The streams, without repeats.
+    ///
+    /// # Errors
+    /// As [`Querier::labels`].
+    pub async fn series(&self, request: &MetaRequest) -> Result<Vec<Labels>, Error> {
+        let several = request.tenants.as_slice().len() > 1;
+        let mut found = BTreeSet::new();
+        for (tenant, matchers) in self.per_tenant(request)? {
+            let asked =
+                SeriesRequest { tenant: tenant.clone(), matchers, start: request.start, end: request.end };
+            for node in self.nodes()? {
+                let series = node.series(asked.clone()).await?;
+                found.extend(series.into_iter().map(|s| if several { stream_with_tenant(&s, &tenant) } else { s }));
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
+
+    /// How much the streams hold.
+    ///
+    /// # Errors
+    /// As [`Querier::labels`].
+    pub async fn stats(&self, request: &MetaRequest) -> Result<Stats, Error> {
+        let mut sum = Stats::default();
+        for (tenant, matchers) in self.per_tenant(request)? {
+            let asked = SeriesRequest { tenant, matchers, start: request.start, end: request.end };
+            for node in self.nodes()? {
+                let stats = node.stats(asked.clone()).await?;
+                sum.streams += stats.streams;
+                sum.chunks += stats.chunks;
+                sum.bytes += stats.bytes;
+                sum.entries += stats.entries;
+            }
+        }
+        Ok(sum)
+    }
+
+    /// The compiled selectors for each tenant they concern. A tenant that none of several selectors concerns is left out.
+    fn per_tenant(&self, request: &MetaRequest) -> Result<Vec<(TenantId, Vec<Arc<Matchers>>)>, Error> {
+        let tenants = request.tenants.as_slice();
+        if tenants.len() == 1 || request.selectors.is_empty() {
+            let compiled = request.selectors.iter().map(|s| Matchers::new(s).map(Arc::new));
+            let compiled = compiled.collect::<Result<Vec<_>, _>>()?;
+            return Ok(tenants.iter().map(|t| (t.clone(), compiled.clone())).collect());
+        }
+        let mut all: Vec<(TenantId, Vec<Arc<Matchers>>)> = Vec::new();
+        for selector in &request.selectors {
+            let (rest, concerned) = tenants_of(selector, &request.tenants)?;
+            let matchers = Arc::new(Matchers::new(&rest)?);
+            for tenant in concerned {
+                match all.iter_mut().find(|(t, _)| *t == tenant) {
+                    Some((_, compiled)) => compiled.push(Arc::clone(&matchers)),
+                    None => all.push((tenant, vec![Arc::clone(&matchers)])),
+                }
+            }
+        }
+        Ok(all)
+    }
+}

@@ -1,0 +1,40 @@
+//! What operators see of the reading side.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// Counters of all feeds and sessions of a querier.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Metrics {
+    pub(crate) tails: Gauge,
+    pub(crate) feeds: Gauge,
+    pub(crate) frames: Counter,
+    pub(crate) encoded_lines: Counter,
+    pub(crate) delivered_lines: Counter,
+    pub(crate) delivered_bytes: Counter,
+    pub(crate) dropped_lines: Counter,
+    pub(crate) trimmed_lines: Counter,
+    pub(crate) late_lines: Counter,
+    pub(crate) forced_lines: Counter,
+    pub(crate) catch_ups: Counter,
+    pub(crate) ledger_violations: Counter,
+}
+
+impl Metrics {
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        let r = registry.sub_registry_with_prefix("tailwater_querier");
+        r.register("tail_active", "Open tails", self.tails.clone());
+        r.register("feed_active", "Distinct feeds that open tails share", self.feeds.clone());
+        r.register("tail_frames_encoded", "Frames encoded, each once for all tails of a feed", self.frames.clone());
+        r.register("tail_lines_encoded", "Lines in encoded frames", self.encoded_lines.clone());
+        r.register("tail_lines_delivered", "Lines handed to sockets", self.delivered_lines.clone());
+        r.register("tail_bytes", "Bytes of frames handed to sockets", self.delivered_bytes.clone());
+        r.register("tail_lines_dropped", "Matching lines that a tail did not get, and was told so", self.dropped_lines.clone());
+        r.register("tail_lines_trimmed", "Lines trimmed from a log before a feed read them", self.trimmed_lines.clone());
+        r.register("tail_lines_late", "Lines older than one given out before them", self.late_lines.clone());
+        r.register("tail_lines_forced", "Lines given out early because a merge buffer was full", self.forced_lines.clone());
+        r.register("tail_catch_ups", "Times a slow tail read again from the logs", self.catch_ups.clone());
+        r.register("tail_invariant_violations", "Ledgers that did not balance; must stay 0", self.ledger_violations.clone());
+    }
+}

@@ -1,0 +1,255 @@
+//! The querier: what it needs from outside, the feeds and tails that are open, and who may open another.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
+use tailwater_logql::LogQuery;
+use tailwater_model::{Clock, TenantId, TenantIds, TenantLimits, Timestamp};
+use tailwater_wire::frame::TailEncoding;
+use tailwater_wire::node::Node;
+
+use crate::Error;
+use crate::feed::{Feed, FeedKey, FeedParts, Feeds};
+use crate::metrics::Metrics;
+use crate::range::{check_range, past_lookback};
+use crate::session::{Account, Session, SessionParts, TailInfo};
+
+/// The ingesters there are now.
+pub trait Nodes: Send + Sync + 'static {
+    /// All of them.
+    fn nodes(&self) -> Vec<Arc<dyn Node>>;
+}
+
+/// Just these, for ever.
+impl Nodes for Vec<Arc<dyn Node>> {
+    fn nodes(&self) -> Vec<Arc<dyn Node>> {
+        self.clone()
+    }
+}
+
+/// What an operator chooses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// A tail ends after this (`querier.tail_max_duration`).
+    pub tail_max_duration: Duration,
+    /// Most bytes of encoded frames that a feed keeps for sessions that lag (`querier.feed_ring_mb`).
+    pub feed_ring_bytes: usize,
+    /// Most bytes of lines that a feed holds back for `delay_for` (`querier.feed_merge_mb`).
+    pub feed_merge_bytes: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { tail_max_duration: Duration::from_secs(3600), feed_ring_bytes: 8 << 20, feed_merge_bytes: 64 << 20 }
+    }
+}
+
+/// What happens when a client reads slower than lines come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnSlow {
+    /// It gets them later.
+    #[default]
+    Wait,
+    /// It loses the oldest and is told so.
+    Drop,
+}
+
+/// A tail that a client asks for.
+#[derive(Clone)]
+pub struct TailRequest {
+    /// Whose lines.
+    pub tenant: TenantId,
+    /// Which lines.
+    pub query: Arc<LogQuery>,
+    /// Most historic lines.
+    pub limit: usize,
+    /// Where history begins.
+    pub start: Timestamp,
+    /// How long lines are held back to be put in order.
+    pub delay_for: Duration,
+    /// The form of the frames.
+    pub encoding: TailEncoding,
+    /// What happens when the client is slow.
+    pub on_slow: OnSlow,
+}
+
+/// See the crate.
+pub struct Querier {
+    config: Config,
+    nodes: Arc<dyn Nodes>,
+    limits: Arc<dyn TenantLimits>,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+    feeds: Arc<Feeds>,
+    tails: Arc<Tails>,
+}
+
+/// The open tails, and how many each tenant has.
+#[derive(Debug, Default)]
+struct Tails {
+    next_id: AtomicU64,
+    open: Mutex<HashMap<TenantId, HashMap<u64, Arc<Account>>>>,
+}
+
+/// The right to be one of a tenant's tails; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    tails: Arc<Tails>,
+    account: Arc<Account>,
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        let mut open = self.tails.open.lock();
+        if let Some(of_tenant) = open.get_mut(&self.account.tenant) {
+            of_tenant.remove(&self.account.id);
+            if of_tenant.is_empty() {
+                open.remove(&self.account.tenant);
+            }
+        }
+    }
+}
+
+impl Querier {
+    /// A querier over these ingesters.
+    #[must_use]
+    pub fn new(
+        config: Config,
+        nodes: Arc<dyn Nodes>,
+        limits: Arc<dyn TenantLimits>,
+        clock: Arc<dyn Clock>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            config,
+            nodes,
+            limits,
+            clock,
+            metrics: Metrics::default(),
+            feeds: Arc::default(),
+            tails: Arc::default(),
+        })
+    }
+
+    /// Adds the querier's metrics to a registry.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.metrics.register(registry);
+    }
+
+    /// Opens a tail: history from `start`, then live.
+    ///
+    /// # Errors
+    /// The tenant's limits, or no ingester.
+    pub async fn tail(&self, request: TailRequest) -> Result<Session, Error> {
+        let limits = self.limits.limits(&request.tenant);
+        let now = self.clock.now();
+        if request.start > now {
+            return Err(past_lookback(limits.max_query_lookback));
+        }
+        let Some((start, _)) = check_range(&limits, request.start, now, now)? else {
+            return Err(past_lookback(limits.max_query_lookback));
+        };
+        let matchers = request.query.matchers().len();
+        if matchers > limits.max_streams_matchers_per_query {
+            return Err(Error::TooManyMatchers { count: matchers, limit: limits.max_streams_matchers_per_query });
+        }
+        let (account, admission) = self.admit(&request, limits.max_concurrent_tail_requests, now)?;
+        let key = FeedKey {
+            tenant: request.tenant.clone(),
+            query: request.query.canonical().to_owned(),
+            encoding: request.encoding.clone(),
+            delay: request.delay_for,
+            detect_level: limits.discover_log_levels && limits.allow_structured_metadata,
+        };
+        let feed = self.feed(key, request.query).await?;
+        Ok(Session::join(
+            feed,
+            SessionParts {
+                on_slow: request.on_slow,
+                start,
+                limit: request.limit,
+                max_duration: self.config.tail_max_duration,
+                account,
+                clock: Arc::clone(&self.clock),
+                metrics: self.metrics.clone(),
+                admission,
+            },
+        ))
+    }
+
+    /// Every open tail with its account.
+    #[must_use]
+    pub fn tails(&self) -> Vec<TailInfo> {
+        let open = self.tails.open.lock();
+        let mut all: Vec<TailInfo> = open
+            .values()
+            .flat_map(HashMap::values)
+            .map(|account| TailInfo {
+                id: account.id,
+                tenant: account.tenant.clone(),
+                query: account.query.clone(),
+                opened_at: account.opened_at,
+                ledger: account.ledger(),
+            })
+            .collect();
+        all.sort_by_key(|tail| tail.id);
+        all
+    }
+
+    pub(crate) fn nodes(&self) -> Result<Vec<Arc<dyn Node>>, Error> {
+        let nodes = self.nodes.nodes();
+        if nodes.is_empty() { Err(Error::NoIngester) } else { Ok(nodes) }
+    }
+
+    pub(crate) fn limits(&self) -> &dyn TenantLimits {
+        self.limits.as_ref()
+    }
+
+    pub(crate) fn strictest_timeout(&self, tenants: &TenantIds) -> Duration {
+        let timeouts = tenants.as_slice().iter().map(|t| self.limits.limits(t).query_timeout);
+        timeouts.filter(|t| !t.is_zero()).min().unwrap_or(Duration::from_secs(365 * 24 * 3600))
+    }
+
+    fn admit(&self, request: &TailRequest, limit: u32, now: Timestamp) -> Result<(Arc<Account>, Admission), Error> {
+        let id = self.tails.next_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let query = request.query.canonical().to_owned();
+        let account = Arc::new(Account::new(id, request.tenant.clone(), query, now));
+        let mut open = self.tails.open.lock();
+        let count = open.get(&request.tenant).map_or(0, HashMap::len) as u32 + 1;
+        if limit > 0 && count > limit {
+            return Err(Error::TooManyTails { count, limit });
+        }
+        open.entry(request.tenant.clone()).or_default().insert(id, Arc::clone(&account));
+        drop(open);
+        Ok((Arc::clone(&account), Admission { tails: Arc::clone(&self.tails), account }))
+    }
+
+    /// The feed of this key, opened if there is none.
+    async fn feed(&self, key: FeedKey, query: Arc<LogQuery>) -> Result<Arc<Feed>, Error> {
+        let open = |feed: &Weak<Feed>| feed.upgrade().filter(|feed| !feed.ring.lock().ended());
+        if let Some(feed) = self.feeds.lock().get(&key).and_then(open) {
+            return Ok(feed);
+        }
+        let parts = FeedParts {
+            nodes: self.nodes()?,
+            query,
+            clock: Arc::clone(&self.clock),
+            metrics: self.metrics.clone(),
+            ring_bytes: self.config.feed_ring_bytes,
+            merge_bytes: self.config.feed_merge_bytes,
+        };
+        let opened = Feed::open(key.clone(), parts, Arc::downgrade(&self.feeds)).await?;
+        let mut feeds = self.feeds.lock();
+        // Another tail may have been quicker; the one that is there is shared, ours is dropped (outside the lock, see its Drop).
+        if let Some(feed) = feeds.get(&key).and_then(open) {
+            drop(feeds);
+            return Ok(feed);
+        }
+        feeds.insert(key, Arc::downgrade(&opened));
+        drop(feeds);
+        Ok(opened)
+    }
+}

@@ -1,0 +1,500 @@
+//! One client's tail: history first if asked, then the feed's frames, each line exactly once.
+//!
+//! ```text
+//!   History ──▶ Sending ──▶ Live ◀──────▶ CatchUp          any ──▶ Done
+//! ```
+//!
+//! Invariants:
+//! * History is read as of the mark at which the session joined its feed, live is what the feed gave out after that mark: no gap and no
+//!   duplicate by construction.
+//! * A session that falls off the ring reads the difference between the last frame it took and the feed's newest mark from the
+//!   logs again, then goes on live. Being slow means being late. Lines are missing only if a log was trimmed, or if the client
+//!   asked for dropping; then it is told in `dropped_entries`.
+//! * The ledger balances after every event: `matched = delivered + dropped`. `matched` is counted by the feed, `delivered` by what left
+//!   here, so that a disagreement is a defect and counted as one.
+//! * [`Session::next`] is cancel-safe: what it waits for is kept in the session.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tailwater_model::{Clock, TenantId, Timestamp};
+use tailwater_wire::frame::{Dropped, FrameEncoder};
+use tailwater_wire::node::{Answer, Direction, MatchedLine, Node, ReadChunk, ReadRequest, SelectRequest};
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep};
+
+use crate::feed::{Feed, MAX_FRAME_BYTES, MAX_FRAME_LINES, trimmed_notice};
+use crate::logs::answer_order;
+use crate::mark::{Key, Mark};
+use crate::metrics::Metrics;
+use crate::querier::{Admission, OnSlow};
+use crate::ring::{Cursor, Joined, Taken};
+
+/// Most historic lines of a tail; a larger `limit` gets this many.
+pub(crate) const MAX_HISTORY_LINES: usize = 500_000;
+
+/// How much matched text a catch-up holds at a time, in bytes.
+const CATCH_UP_BYTES: usize = 1 << 20;
+
+/// Why a tail ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndReason {
+    /// `tail_max_duration` has passed.
+    MaxDuration,
+    /// Every ingester's stream ended: the process is going down.
+    IngestersGone,
+    /// History or a catch-up could not be read.
+    Failed(String),
+}
+
+/// What a session has for its client.
+#[derive(Clone, Debug)]
+pub enum SessionEvent {
+    /// A text frame.
+    Frame(Bytes),
+    /// Nothing more will come.
+    End(EndReason),
+}
+
+/// A session's account. `matched = delivered + dropped` after every event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// Lines that matched since the tail began, history included.
+    pub matched: u64,
+    /// Lines handed to the socket.
+    pub delivered: u64,
+    /// Lines that matched and were not delivered.
+    pub dropped: u64,
+    /// Lines, matching or not, that were trimmed from a log before anybody could look whether they match.
+    pub trimmed: u64,
+}
+
+/// An open tail as operators see it.
+#[derive(Clone, Debug)]
+pub struct TailInfo {
+    /// Number of the tail in this process.
+    pub id: u64,
+    /// Whose.
+    pub tenant: TenantId,
+    /// The canonical query.
+    pub query: String,
+    /// When it was opened.
+    pub opened_at: Timestamp,
+    /// Its account.
+    pub ledger: Ledger,
+}
+
+/// The part of a session that others may look at.
+#[derive(Debug)]
+pub(crate) struct Account {
+    pub(crate) id: u64,
+    pub(crate) tenant: TenantId,
+    pub(crate) query: String,
+    pub(crate) opened_at: Timestamp,
+    matched: AtomicU64,
+    delivered: AtomicU64,
+    dropped: AtomicU64,
+    trimmed: AtomicU64,
+}
+
+impl Account {
+    pub(crate) fn new(id: u64, tenant: TenantId, query: String, opened_at: Timestamp) -> Self {
+        let zero = || AtomicU64::new(0);
+        Self { id, tenant, query, opened_at, matched: zero(), delivered: zero(), dropped: zero(), trimmed: zero() }
+    }
+
+    pub(crate) fn ledger(&self) -> Ledger {
+        let get = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        Ledger {
+            matched: get(&self.matched),
+            delivered: get(&self.delivered),
+            dropped: get(&self.dropped),
+            trimmed: get(&self.trimmed),
+        }
+    }
+}
+
+/// Lines on their way to a frame of this session alone.
+type Own = VecDeque<(MatchedLine, Bytes)>;
+
+type Reading<T> = Pin<Box<dyn Future<Output = Result<T, crate::Error>> + Send>>;
+
+enum State {
+    /// Reading history.
+    History(Reading<Own>),
+    /// Sending lines that were read for this session alone; then the state that follows.
+    Sending(Own, After),
+    /// Taking the feed's frames.
+    Live,
+    /// Reading again what the ring has lost.
+    CatchUp(Box<CatchUp>),
+    /// Over.
+    Done(EndReason),
+}
+
+enum After {
+    Live,
+    CatchUp(Box<CatchUp>),
+}
+
+struct CatchUp {
+    from: Mark,
+    to: Joined,
+    /// Logs still to be read; the first is being read.
+    logs: VecDeque<Stretch>,
+    reading: Option<Answer<ReadChunk>>,
+    /// Lines found so far.
+    found: u64,
+    trimmed: u64,
+}
+
+struct Stretch {
+    node: Arc<dyn Node>,
+    after: u64,
+    through: u64,
+}
+
+/// See the module.
+pub struct Session {
+    feed: Arc<Feed>,
+    number: u64,
+    on_slow: OnSlow,
+    state: State,
+    published: watch::Receiver<u64>,
+    cursor: Cursor,
+    /// The next frame.
+    next: u64,
+    /// Lines in the feed's frames before `next`.
+    lines_taken: u64,
+    /// What the feed had given out before `next`.
+    mark: Mark,
+    /// To be told with the next frame of this session's own.
+    dropped: Vec<Dropped>,
+    encoder: Option<FrameEncoder>,
+    deadline: Pin<Box<Sleep>>,
+    account: Arc<Account>,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+    _admission: Admission,
+}
+
+/// What a session needs beside its feed.
+pub(crate) struct SessionParts {
+    pub(crate) on_slow: OnSlow,
+    pub(crate) start: Timestamp,
+    pub(crate) limit: usize,
+    pub(crate) max_duration: Duration,
+    pub(crate) account: Arc<Account>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Metrics,
+    pub(crate) admission: Admission,
+}
+
+impl Session {
+    pub(crate) fn join(feed: Arc<Feed>, parts: SessionParts) -> Self {
+        let number = feed.session_number();
+        let (joined, cursor) = feed.ring.lock().join(number, parts.on_slow == OnSlow::Drop);
+        let history = history(&feed, &joined, parts.start, parts.limit.min(MAX_HISTORY_LINES));
+        parts.metrics.tails.inc();
+        Self {
+            published: feed.published.clone(),
+            number,
+            on_slow: parts.on_slow,
+            state: State::History(Box::pin(history)),
+            cursor,
+            next: joined.next,
+            lines_taken: joined.lines,
+            mark: joined.mark,
+            dropped: Vec::new(),
+            encoder: None,
+            deadline: Box::pin(tokio::time::sleep_until(Instant::now() + parts.max_duration)),
+            account: parts.account,
+            clock: parts.clock,
+            metrics: parts.metrics,
+            _admission: parts.admission,
+            feed,
+        }
+    }
+
+    /// Number of the tail in this process.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.account.id
+    }
+
+    /// The account so far.
+    #[must_use]
+    pub fn ledger(&self) -> Ledger {
+        self.account.ledger()
+    }
+
+    /// The next frame, or the end. Cancel-safe. After the end it keeps answering the end.
+    pub async fn next(&mut self) -> SessionEvent {
+        loop {
+            if Instant::now() >= self.deadline.deadline() {
+                self.end(EndReason::MaxDuration);
+            }
+            match &mut self.state {
+                State::Done(reason) => return SessionEvent::End(reason.clone()),
+                State::History(reading) => {
+                    let read = tokio::select! {
+                        biased;
+                        read = reading.as_mut() => read,
+                        () = self.deadline.as_mut() => { self.end(EndReason::MaxDuration); continue }
+                    };
+                    match read {
+                        Ok(lines) => {
+                            self.count_matched(lines.len() as u64);
+                            self.state = State::Sending(lines, After::Live);
+                        }
+                        Err(e) => self.end(EndReason::Failed(e.to_string())),
+                    }
+                }
+                State::Sending(..) => {
+                    if let Some(frame) = self.own_frame() {
+                        return SessionEvent::Frame(frame);
+                    }
+                }
+                State::Live => {
+                    let taken = self.feed.ring.lock().take(self.next);
+                    match taken {
+                        Taken::Frame(frame) => return SessionEvent::Frame(self.deliver(frame)),
+                        Taken::Gone => self.fell_off(),
+                        Taken::End(reason) => self.end(reason),
+                        Taken::Wait => {
+                            // The sender lives as long as the feed's task; if that is gone the ring has an end.
+                            let ended = tokio::select! {
+                                biased;
+                                () = self.deadline.as_mut() => Some(EndReason::MaxDuration),
+                                changed = self.published.changed() => changed.is_err().then_some(EndReason::IngestersGone),
+                            };
+                            if let Some(reason) = ended {
+                                if self.feed.ring.lock().ended() || reason == EndReason::MaxDuration {
+                                    self.end(reason);
+                                } else {
+                                    self.end(EndReason::Failed("the feed stopped".to_owned()));
+                                }
+                            }
+                        }
+                    }
+                }
+                State::CatchUp(catch_up) => {
+                    let read = tokio::select! {
+                        biased;
+                        read = catch_up.read(&self.feed) => read,
+                        () = self.deadline.as_mut() => { self.end(EndReason::MaxDuration); continue }
+                    };
+                    self.caught(read);
+                }
+            }
+        }
+    }
+
+    fn end(&mut self, reason: EndReason) {
+        if !matches!(self.state, State::Done(_)) {
+            self.state = State::Done(reason);
+        }
+    }
+
+    /// A frame of the feed, on its way to the socket.
+    fn deliver(&mut self, frame: crate::ring::Frame) -> Bytes {
+        self.next += 1;
+        self.lines_taken += u64::from(frame.lines);
+        self.mark = frame.mark;
+        self.cursor.store(self.next, Ordering::Relaxed);
+        self.count_matched(u64::from(frame.lines));
+        self.count_delivered(u64::from(frame.lines), frame.bytes.len());
+        self.account.trimmed.fetch_add(frame.trimmed, Ordering::Relaxed);
+        frame.bytes
+    }
+
+    /// The next frame was driven out of the ring.
+    fn fell_off(&mut self) {
+        let ring = self.feed.ring.lock();
+        match self.on_slow {
+            OnSlow::Drop => {
+                let (next, skipped, lines) = ring.skip(self.next, self.lines_taken);
+                drop(ring);
+                self.next = next;
+                self.lines_taken += skipped;
+                self.cursor.store(next, Ordering::Relaxed);
+                self.count_matched(skipped);
+                self.count_dropped(skipped);
+                self.dropped.extend(lines.into_iter().map(|l| Dropped { timestamp: l.timestamp, labels: l.labels }));
+                self.state = State::Sending(Own::new(), After::Live);
+            }
+            OnSlow::Wait => {
+                let to = ring.newest();
+                drop(ring);
+                self.metrics.catch_ups.inc();
+                // What the feed publishes from here on is wanted again.
+                self.cursor.store(to.next, Ordering::Relaxed);
+                self.state = State::CatchUp(Box::new(CatchUp::new(&self.feed, self.mark.clone(), to)));
+            }
+        }
+    }
+
+    /// A part of a catch-up has been read, or all of it (`None`).
+    fn caught(&mut self, read: Result<Option<Own>, crate::Error>) {
+        let State::CatchUp(catch_up) = std::mem::replace(&mut self.state, State::Live) else { return };
+        match read {
+            Err(e) => self.end(EndReason::Failed(e.to_string())),
+            Ok(Some(lines)) => {
+                self.count_matched(lines.len() as u64);
+                self.state = State::Sending(lines, After::CatchUp(catch_up));
+            }
+            Ok(None) => {
+                let wanted = catch_up.to.lines - self.lines_taken;
+                self.next = catch_up.to.next;
+                self.lines_taken = catch_up.to.lines;
+                self.mark = catch_up.to.mark;
+                let missing = wanted.saturating_sub(catch_up.found);
+                if catch_up.found > wanted || (missing > 0 && catch_up.trimmed == 0) {
+                    self.metrics.ledger_violations.inc();
+                    tracing::error!(tail = self.account.id, wanted, found = catch_up.found, "a catch-up does not balance");
+                }
+                if missing > 0 {
+                    self.count_matched(missing);
+                    self.count_dropped(missing);
+                    self.dropped.push(trimmed_notice(missing, self.clock.now()));
+                    self.state = State::Sending(Own::new(), After::Live);
+                }
+            }
+        }
+    }
+
+    /// A frame of lines that were read for this session alone; `None` when there are no more and the state has moved on.
+    fn own_frame(&mut self) -> Option<Bytes> {
+        let State::Sending(lines, _) = &mut self.state else { return None };
+        if lines.is_empty() && self.dropped.is_empty() {
+            if let State::Sending(_, after) = std::mem::replace(&mut self.state, State::Live)
+                && let After::CatchUp(catch_up) = after
+            {
+                self.state = State::CatchUp(catch_up);
+            }
+            if matches!(self.state, State::Live) {
+                self.encoder = None;
+            }
+            return None;
+        }
+        let encoder = self.encoder.get_or_insert_with(|| FrameEncoder::new(self.feed.key().encoding.clone()));
+        while let Some((line, text)) = lines.pop_front() {
+            encoder.push(line.timestamp, &text, &line.labels);
+            if encoder.lines() >= MAX_FRAME_LINES || encoder.len_bytes() >= MAX_FRAME_BYTES {
+                break;
+            }
+        }
+        let count = encoder.lines() as u64;
+        let frame = encoder.finish(&std::mem::take(&mut self.dropped));
+        self.count_delivered(count, frame.len());
+        Some(frame)
+    }
+
+    fn count_matched(&self, lines: u64) {
+        self.account.matched.fetch_add(lines, Ordering::Relaxed);
+    }
+
+    fn count_delivered(&self, lines: u64, bytes: usize) {
+        self.account.delivered.fetch_add(lines, Ordering::Relaxed);
+        self.metrics.delivered_lines.inc_by(lines);
+        self.metrics.delivered_bytes.inc_by(bytes as u64);
+    }
+
+    fn count_dropped(&self, lines: u64) {
+        self.account.dropped.fetch_add(lines, Ordering::Relaxed);
+        self.metrics.dropped_lines.inc_by(lines);
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.feed.ring.lock().leave(self.number, self.on_slow == OnSlow::Drop);
+        self.metrics.tails.dec();
+    }
+}
+
+/// The newest `limit` lines from `start` on that the feed had given out when the session joined, oldest first.
+fn history(
+    feed: &Arc<Feed>,
+    joined: &Joined,
+    start: Timestamp,
+    limit: usize,
+) -> impl Future<Output = Result<Own, crate::Error>> + Send + use<> {
+    let (feed, mark, waiting) = (Arc::clone(feed), joined.mark.clone(), joined.waiting);
+    async move {
+        let mut lines = Vec::new();
+        for node in &feed.nodes {
+            let request = SelectRequest {
+                tenant: feed.key().tenant.clone(),
+                query: Arc::clone(&feed.query),
+                detect_level: feed.key().detect_level,
+                as_of: mark.consumed(node.log_id()),
+                start,
+                end: Timestamp::MAX,
+                direction: Direction::Backward,
+                // Lines the feed still holds back are live, not history; they must not use up the limit.
+                limit: limit + waiting,
+            };
+            let log = node.log_id();
+            let selected = node.select(request).await?;
+            lines.extend(selected.lines.into_iter().filter(|(line, _)| mark.contains(log, line)));
+        }
+        if feed.nodes.len() > 1 {
+            lines.sort_by(|(a, _), (b, _)| answer_order(a, b, Direction::Backward));
+        }
+        lines.truncate(limit);
+        lines.reverse();
+        Ok(lines.into())
+    }
+}
+
+impl CatchUp {
+    fn new(feed: &Feed, from: Mark, to: Joined) -> Self {
+        let stretch = |node: &Arc<dyn Node>| {
+            let log = node.log_id();
+            Stretch { node: Arc::clone(node), after: from.complete.seq(log), through: to.mark.consumed(log) }
+        };
+        let logs = feed.nodes.iter().map(stretch).collect();
+        Self { from, to, logs, reading: None, found: 0, trimmed: 0 }
+    }
+
+    /// The next part of what is missing, in time order within the part; `None` when all is read. Cancel-safe.
+    async fn read(&mut self, feed: &Feed) -> Result<Option<Own>, crate::Error> {
+        while let Some(stretch) = self.logs.front_mut() {
+            if stretch.after >= stretch.through {
+                self.logs.pop_front();
+                continue;
+            }
+            let reading = self.reading.get_or_insert_with(|| {
+                stretch.node.read(ReadRequest {
+                    tenant: feed.key().tenant.clone(),
+                    query: Arc::clone(&feed.query),
+                    detect_level: feed.key().detect_level,
+                    after: stretch.after,
+                    through: stretch.through,
+                    max_bytes: CATCH_UP_BYTES,
+                })
+            });
+            let chunk = reading.as_mut().await;
+            self.reading = None;
+            let chunk = chunk?;
+            let log = stretch.node.log_id();
+            stretch.after = chunk.through;
+            self.trimmed += chunk.gap.map_or(0, |gap| gap.lines);
+            let batch = &chunk.batch;
+            let missing = batch.lines.iter().filter(|l| !self.from.contains(log, l) && self.to.mark.contains(log, l));
+            let mut lines: Vec<_> = missing.map(|line| (line.clone(), batch.line(line))).collect();
+            if lines.is_empty() {
+                continue;
+            }
+            lines.sort_by_key(|(line, _)| Key::of(log, line));
+            self.found += lines.len() as u64;
+            return Ok(Some(lines.into()));
+        }
+        Ok(None)
+    }
+}
