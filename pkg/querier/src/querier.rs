@@ -152,7 +152,7 @@ impl Querier {
         let Some((start, _)) = check_range(&limits, request.start, now, now)? else {
             return Err(past_lookback(limits.max_query_lookback));
         };
-        let matchers = request.query.matchers().len();
+        let matchers = request.query.matchers().iter().len();
         if matchers > limits.max_streams_matchers_per_query {
             return Err(Error::TooManyMatchers { count: matchers, limit: limits.max_streams_matchers_per_query });
         }
