@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures_util::stream::{SelectAll, StreamExt, select_all};
 use parking_lot::Mutex;
 use tailwater_logql::LogQuery;
-use tailwater_model::{Clock, Labels, LabelSet, LogId, Position, Positions, TenantId, Timestamp};
+use tailwater_model::{Clock, LabelSet, Labels, LogId, Position, Positions, TenantId, Timestamp};
 use tailwater_wire::frame::{Dropped, FrameEncoder, TailEncoding};
 use tailwater_wire::node::{FollowEvent, FollowRequest, Gap, Node};
 use tokio::sync::watch;
@@ -172,7 +172,8 @@ impl Run {
             self.take_ready(absorbed);
             let sessions = self.round();
             if sessions > UNPACED_SESSIONS {
-                tokio::time::sleep((PACE_PER_SESSION * u32::try_from(sessions).unwrap_or(u32::MAX)).min(MAX_PACE)).await;
+                tokio::time::sleep((PACE_PER_SESSION * u32::try_from(sessions).unwrap_or(u32::MAX)).min(MAX_PACE))
+                    .await;
             } else {
                 // Sessions send while this task would already encode the next round.
                 tokio::task::yield_now().await;

@@ -207,7 +207,8 @@ pub(crate) fn tenants_of(
     selector: &[Matcher],
     tenants: &TenantIds,
 ) -> Result<(Vec<Matcher>, Vec<TenantId>), tailwater_logql::Error> {
-    let (on_tenant, rest): (Vec<Matcher>, Vec<Matcher>) = selector.iter().cloned().partition(|m| m.name == TENANT_LABEL);
+    let (on_tenant, rest): (Vec<Matcher>, Vec<Matcher>) =
+        selector.iter().cloned().partition(|m| m.name == TENANT_LABEL);
     let matchers = Matchers::new(&on_tenant)?;
     let labels = |tenant: &TenantId| Labels::from_pairs(vec![(TENANT_LABEL.into(), tenant.as_str().into())]);
     let tenants = tenants.as_slice().iter().filter(|tenant| matchers.matches(&labels(tenant))).cloned().collect();

@@ -28,7 +28,7 @@ use tailwater_wire::node::MatchedLine;
 /// Time comes first; a timestamp that lies in the future counts as the moment of acceptance, so that a sender whose clock is
 /// fast delays nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Key {
+pub(crate) struct Key {
     release: Timestamp,
     timestamp: Timestamp,
     log: LogId,

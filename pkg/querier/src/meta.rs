@@ -24,6 +24,9 @@ pub struct MetaRequest {
     pub end: Timestamp,
 }
 
+/// A tenant and the selectors that concern it; none = all streams.
+type TenantSelectors = (TenantId, Vec<Arc<Matchers>>);
+
 impl Querier {
     /// Names of labels (`name` none) or the values of one; sorted, unique.
     ///
@@ -69,8 +72,7 @@ impl Querier {
         let several = request.tenants.as_slice().len() > 1;
         let mut found = BTreeSet::new();
         for (tenant, matchers) in self.per_tenant(request)? {
-            let asked =
-                SeriesRequest { tenant: tenant.clone(), matchers, start: request.start, end: request.end };
+            let asked = SeriesRequest { tenant: tenant.clone(), matchers, start: request.start, end: request.end };
             for node in self.nodes()? {
                 let series = node.series(asked.clone()).await?;
                 found.extend(series.into_iter().map(|s| if several { stream_with_tenant(&s, &tenant) } else { s }));
@@ -99,14 +101,14 @@ impl Querier {
     }
 
     /// The compiled selectors for each tenant they concern. A tenant that none of several selectors concerns is left out.
-    fn per_tenant(&self, request: &MetaRequest) -> Result<Vec<(TenantId, Vec<Arc<Matchers>>)>, Error> {
+    fn per_tenant(&self, request: &MetaRequest) -> Result<Vec<TenantSelectors>, Error> {
         let tenants = request.tenants.as_slice();
         if tenants.len() == 1 || request.selectors.is_empty() {
             let compiled = request.selectors.iter().map(|s| Matchers::new(s).map(Arc::new));
             let compiled = compiled.collect::<Result<Vec<_>, _>>()?;
             return Ok(tenants.iter().map(|t| (t.clone(), compiled.clone())).collect());
         }
-        let mut all: Vec<(TenantId, Vec<Arc<Matchers>>)> = Vec::new();
+        let mut all: Vec<TenantSelectors> = Vec::new();
         for selector in &request.selectors {
             let (rest, concerned) = tenants_of(selector, &request.tenants)?;
             let matchers = Arc::new(Matchers::new(&rest)?);

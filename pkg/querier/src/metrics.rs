@@ -30,11 +30,27 @@ impl Metrics {
         r.register("tail_lines_encoded", "Lines in encoded frames", self.encoded_lines.clone());
         r.register("tail_lines_delivered", "Lines handed to sockets", self.delivered_lines.clone());
         r.register("tail_bytes", "Bytes of frames handed to sockets", self.delivered_bytes.clone());
-        r.register("tail_lines_dropped", "Matching lines that a tail did not get, and was told so", self.dropped_lines.clone());
-        r.register("tail_lines_trimmed", "Lines trimmed from a log before a feed read them", self.trimmed_lines.clone());
+        r.register(
+            "tail_lines_dropped",
+            "Matching lines that a tail did not get, and was told so",
+            self.dropped_lines.clone(),
+        );
+        r.register(
+            "tail_lines_trimmed",
+            "Lines trimmed from a log before a feed read them",
+            self.trimmed_lines.clone(),
+        );
         r.register("tail_lines_late", "Lines older than one given out before them", self.late_lines.clone());
-        r.register("tail_lines_forced", "Lines given out early because a merge buffer was full", self.forced_lines.clone());
+        r.register(
+            "tail_lines_forced",
+            "Lines given out early because a merge buffer was full",
+            self.forced_lines.clone(),
+        );
         r.register("tail_catch_ups", "Times a slow tail read again from the logs", self.catch_ups.clone());
-        r.register("tail_invariant_violations", "Ledgers that did not balance; must stay 0", self.ledger_violations.clone());
+        r.register(
+            "tail_invariant_violations",
+            "Ledgers that did not balance; must stay 0",
+            self.ledger_violations.clone(),
+        );
     }
 }

@@ -355,7 +355,12 @@ impl Session {
                 let missing = wanted.saturating_sub(catch_up.found);
                 if catch_up.found > wanted || (missing > 0 && catch_up.trimmed == 0) {
                     self.metrics.ledger_violations.inc();
-                    tracing::error!(tail = self.account.id, wanted, found = catch_up.found, "a catch-up does not balance");
+                    tracing::error!(
+                        tail = self.account.id,
+                        wanted,
+                        found = catch_up.found,
+                        "a catch-up does not balance"
+                    );
                 }
                 if missing > 0 {
                     self.count_matched(missing);

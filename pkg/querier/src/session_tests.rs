@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tailwater_logql::LogQuery;
+use tailwater_logql::ast::{LogExpr, MatchOp, Matcher};
 use tailwater_model::{Limits, TenantId, TenantIds, TenantLimits, Timestamp};
 use tailwater_wire::frame::TailEncoding;
 use tailwater_wire::node::{Direction, Node};
@@ -31,10 +32,16 @@ fn world(nodes: u128, config: Config) -> World {
     World { querier, nodes, clock }
 }
 
+/// `{a=~".+"}`
+fn everything() -> LogExpr {
+    let any = Matcher { name: "a".to_owned(), op: MatchOp::Re, value: ".+".into() };
+    LogExpr { selector: vec![any], stages: Vec::new() }
+}
+
 fn request(delay: Duration) -> TailRequest {
     TailRequest {
         tenant: TenantId::parse("t").unwrap(),
-        query: Arc::new(LogQuery::parse(r#"{a=~".+"}"#).unwrap()),
+        query: Arc::new(LogQuery::compile(&everything()).unwrap()),
         limit: 100,
         start: Timestamp(0),
         delay_for: delay,
@@ -224,7 +231,7 @@ async fn an_interval_thins_out_without_using_up_the_limit() {
     }
     let request = |direction, interval, limit| LogsRequest {
         tenants: TenantIds::parse("t").unwrap(),
-        expr: tailwater_logql::parse_log(r#"{a=~".+"}"#).unwrap(),
+        expr: everything(),
         start: Timestamp(0),
         end: Timestamp(3000),
         limit,

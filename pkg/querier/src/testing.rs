@@ -48,7 +48,8 @@ impl TestNode {
 
     /// Appends a batch of (timestamp, line), accepted at `now`.
     pub(crate) fn push(&self, now: i64, lines: &[(i64, &str)]) {
-        let lines = lines.iter().map(|(ts, text)| (Timestamp(*ts), Timestamp(now), Bytes::copy_from_slice(text.as_bytes())));
+        let lines =
+            lines.iter().map(|(ts, text)| (Timestamp(*ts), Timestamp(now), Bytes::copy_from_slice(text.as_bytes())));
         self.log.lock().batches.push(lines.collect());
         self.appended.send_replace(false);
     }
