@@ -8,6 +8,7 @@ pub mod level;
 pub mod matchers;
 pub mod pipeline;
 mod query;
+pub mod regex;
 pub mod syntax;
 
 pub use error::Error;
