@@ -239,12 +239,12 @@ fn word_end(line: &[u8], from: usize) -> usize {
     line.get(from..).and_then(|rest| rest.iter().position(|b| *b <= b' ')).map_or(line.len(), |i| from + i)
 }
 
-/// A level word may follow this.
+/// A level word may follow this: white space, or what opens a bracket, a quote or a value.
 const BEFORE: u8 = 1;
 /// A level word may begin with this.
 const FIRST: u8 = 2;
-/// A level word may not go on with this.
-const INSIDE: u8 = 4;
+/// A level word may end before this: white space and ASCII punctuation, but not `_`.
+const AFTER: u8 = 4;
 
 /// What each byte can be.
 const CLASS: [u8; 256] = {
@@ -252,13 +252,14 @@ const CLASS: [u8; 256] = {
     let mut b = 0;
     while b < 256 {
         let c = b as u8;
-        let lower = c.to_ascii_lowercase();
-        if c.is_ascii_alphanumeric() || c == b'_' {
-            class[b] |= INSIDE;
-        } else if c != b':' {
+        let space = matches!(c, b'\t'..=b'\r' | b' ');
+        if space || matches!(c, b'[' | b'(' | b'{' | b'<' | b'"' | b'\'' | b'`' | b'=' | b'|' | b',' | b';') {
             class[b] |= BEFORE;
         }
-        if matches!(lower, b't' | b'd' | b'f' | b'c' | b'e' | b'w' | b'i') {
+        if space || (c.is_ascii_punctuation() && c != b'_') {
+            class[b] |= AFTER;
+        }
+        if matches!(c.to_ascii_lowercase(), b't' | b'd' | b'f' | b'c' | b'e' | b'w' | b'i') {
             class[b] |= FIRST;
         }
         b += 1;
@@ -295,7 +296,7 @@ fn word_at(text: &[u8]) -> Option<Level> {
         (b'i', b'n') => &[("info", Level::Info)],
         _ => return None,
     };
-    let ends = |len: usize| text.get(len).is_none_or(|b| CLASS[*b as usize] & INSIDE == 0);
+    let ends = |len: usize| text.get(len).is_none_or(|b| CLASS[*b as usize] & AFTER != 0);
     let fits = |word: &str| text.get(..word.len()).is_some_and(|t| t.eq_ignore_ascii_case(word.as_bytes()));
     words.iter().find(|(w, _)| fits(w) && ends(w.len())).map(|(_, level)| *level)
 }
