@@ -12,7 +12,7 @@ mod drop_keep;
 mod ip;
 mod json;
 mod json_expr;
-mod json_scan;
+pub(crate) mod json_scan;
 mod label_filter;
 mod labels;
 mod line_filter;
