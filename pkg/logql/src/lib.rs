@@ -7,11 +7,14 @@ pub mod go;
 pub mod level;
 pub mod matchers;
 pub mod pipeline;
+mod pretty;
+mod print;
 mod query;
 pub mod regex;
 pub mod syntax;
 
 pub use error::Error;
 pub use pipeline::{Matched, Runner};
+pub use pretty::pretty;
 pub use query::LogQuery;
 pub use syntax::{parse, parse_log, parse_match, parse_selector};
