@@ -35,6 +35,11 @@ impl Caps {
         Ok(())
     }
 
+    fn over(&self) -> Error {
+        let max = self.max_decompressed;
+        Error::TooLarge(format!("decompressed message size too large than max ({} vs {max})", max + 1).into())
+    }
+
     fn check_decompressed(&self, size: u64) -> Result<(), Error> {
         if size > self.max_decompressed as u64 {
             let text = format!("decompressed message size too large than max ({size} vs {})", self.max_decompressed);
@@ -88,6 +93,33 @@ pub fn gzip(body: &[u8], caps: &Caps) -> Result<Vec<u8>, Error> {
 /// [`Error::Malformed`] for corrupt input, [`Error::TooLarge`] for output over the cap.
 pub fn deflate(body: &[u8], caps: &Caps) -> Result<Vec<u8>, Error> {
     read_capped(flate2::read::DeflateDecoder::new(body), body.len(), caps, "flate: corrupt input")
+}
+
+/// Zstandard, one frame or several.
+///
+/// # Errors
+/// [`Error::Malformed`] for corrupt input, [`Error::TooLarge`] for output over the cap.
+pub fn zstd(body: &[u8], caps: &Caps) -> Result<Vec<u8>, Error> {
+    let corrupt = |_| Error::malformed("zstd: corrupt input");
+    let (mut rest, mut out) = (body, Vec::new());
+    while !rest.is_empty() {
+        let frame = ruzstd::decoding::StreamingDecoder::new(&mut rest).map_err(corrupt)?;
+        let left = Caps { max_decompressed: caps.max_decompressed - out.len(), ..*caps };
+        let part = read_capped(frame, body.len(), &left, "zstd: corrupt input").map_err(|e| match e {
+            Error::TooLarge(_) => caps.over(),
+            other => other,
+        })?;
+        out.extend_from_slice(&part);
+    }
+    Ok(out)
+}
+
+/// LZ4's frame format.
+///
+/// # Errors
+/// [`Error::Malformed`] for corrupt input, [`Error::TooLarge`] for output over the cap.
+pub fn lz4(body: &[u8], caps: &Caps) -> Result<Vec<u8>, Error> {
+    read_capped(lz4_flex::frame::FrameDecoder::new(body), body.len(), caps, "lz4: corrupt input")
 }
 
 /// Everything that `from` yields, one byte over the cap at most.

@@ -31,6 +31,51 @@ pub fn is_name(name: &[u8]) -> bool {
     name.first().is_some_and(|b| is_alpha(*b)) && name.iter().all(|b| is_alpha(*b) || b.is_ascii_digit())
 }
 
+/// Appends the text of labels, in the order given. Names go in as they are: judging them is the parser's business.
+pub(crate) fn write<'a>(out: &mut Vec<u8>, pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>) {
+    out.push(b'{');
+    for (i, (name, value)) in pairs.enumerate() {
+        if i > 0 {
+            out.extend_from_slice(b", ");
+        }
+        out.extend_from_slice(name);
+        out.extend_from_slice(b"=\"");
+        for &b in value {
+            match b {
+                b'"' | b'\\' => out.extend_from_slice(&[b'\\', b]),
+                b'\n' => out.extend_from_slice(b"\\n"),
+                _ => out.push(b),
+            }
+        }
+        out.push(b'"');
+    }
+    out.push(b'}');
+}
+
+/// A name made legal as OTLP receivers do it: every run of what is neither letter nor digit becomes one `_`, a leading digit gets `key_`
+/// in front, and the underscores around `__name__` stay.
+#[must_use]
+pub fn normalize(name: &[u8]) -> String {
+    let inner = name.strip_prefix(b"__").and_then(|rest| rest.strip_suffix(b"__"));
+    let mut out = String::with_capacity(name.len() + 4);
+    if inner.is_none() && name.first().is_some_and(u8::is_ascii_digit) {
+        out.push_str("key_");
+    }
+    out.push_str(inner.map_or("", |_| "__"));
+    let mut run = false;
+    for &b in inner.unwrap_or(name) {
+        let plain = b.is_ascii_alphanumeric();
+        if plain {
+            out.push(char::from(b));
+        } else if !run {
+            out.push('_');
+        }
+        run = !plain;
+    }
+    out.push_str(inner.map_or("", |_| "__"));
+    out
+}
+
 struct Fault {
     at: usize,
     why: String,

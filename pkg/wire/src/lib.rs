@@ -9,6 +9,9 @@ mod json;
 pub mod labels;
 mod media;
 pub mod node;
+pub mod otlp;
+mod proto;
+mod protobuf;
 pub mod push;
 mod text;
 

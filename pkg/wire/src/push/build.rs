@@ -10,16 +10,36 @@ use crate::Error;
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
 
 /// Makes a [`Push`] stream by stream. Labels may be known last, so the entries of a stream are kept apart until it ends.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Builder {
     body: Vec<u8>,
     pending: Vec<u8>,
     push: Push,
     entries_start: usize,
     metadata_start: usize,
+    /// Most bytes of the push.
+    limit: usize,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self::bounded(u32::MAX as usize)
+    }
 }
 
 impl Builder {
+    /// A builder for a push of at most `limit` bytes (and at most 4 GiB).
+    pub(crate) fn bounded(limit: usize) -> Self {
+        Self {
+            body: Vec::new(),
+            pending: Vec::new(),
+            push: Push::default(),
+            entries_start: 0,
+            metadata_start: 0,
+            limit: limit.min(u32::MAX as usize),
+        }
+    }
+
     /// A builder for a push of about `bytes` bytes.
     pub(crate) fn with_capacity(bytes: usize) -> Self {
         Self { body: Vec::with_capacity(bytes), ..Self::default() }
@@ -44,10 +64,7 @@ impl Builder {
         let time_len = time.map_or(0, |(s, n)| number_len(s as u64) + number_len(n as u64));
         let pairs = metadata.clone().map(|(n, v)| bytes_len(bytes_len(n.len()) + bytes_len(v.len()))).sum::<usize>();
         let len = time.map_or(0, |_| bytes_len(time_len)) + bytes_len(line.len()) + pairs;
-        let total = self.body.len() as u64 + self.pending.len() as u64 + len as u64;
-        if total > u64::from(u32::MAX) - MAX_LABELS_BYTES as u64 - 64 {
-            return Err(Error::TooLarge(format!("message size too large than max ({total} vs {})", u32::MAX).into()));
-        }
+        self.check(len)?;
         if self.push.entries.len() >= MAX_RECORDS {
             return Err(too_many_records());
         }
@@ -99,9 +116,7 @@ impl Builder {
         if self.push.streams.len() >= MAX_RECORDS {
             return Err(too_many_records());
         }
-        if self.body.len() + self.pending.len() + labels.len() + 64 > u32::MAX as usize {
-            return Err(Error::TooLarge(format!("message size too large than max (4 GiB vs {})", u32::MAX).into()));
-        }
+        self.check(labels.len())?;
         let out = &mut self.body;
         head(out, 0x0a, bytes_len(labels.len()) + self.pending.len());
         head(out, 0x0a, labels.len());
@@ -124,6 +139,17 @@ impl Builder {
         });
         self.entries_start = self.push.entries.len();
         self.metadata_start = self.push.metadata.len();
+        Ok(())
+    }
+
+    fn check(&self, more: usize) -> Result<(), Error> {
+        // Keys and lengths of what is written take a few bytes more.
+        const HEADS: usize = 64;
+        let total = self.body.len().saturating_add(self.pending.len()).saturating_add(more).saturating_add(HEADS);
+        if total > self.limit {
+            let text = format!("message size too large than max ({total} vs {})", self.limit);
+            return Err(Error::TooLarge(text.into()));
+        }
         Ok(())
     }
 

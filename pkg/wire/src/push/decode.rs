@@ -11,21 +11,12 @@ use bytes::Bytes;
 
 use super::{EntrySpan, MAX_LABELS_BYTES, MAX_RECORDS, NO_TIMESTAMP, PairSpan, Push, StreamSpan};
 use crate::Error;
-
-/// How deeply messages and groups may nest.
-const MAX_DEPTH: u32 = 100;
+use crate::protobuf::{BYTES, Cursor, MAX_DEPTH, VARINT, wrong_wire};
 
 /// Seconds of 0001-01-01T00:00:00Z and of 10000-01-01T00:00:00Z.
 const VALID_SECONDS: std::ops::Range<i64> = -62_135_596_800..253_402_300_800;
 
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
-
-const VARINT: u32 = 0;
-const FIXED64: u32 = 1;
-const BYTES: u32 = 2;
-const GROUP_START: u32 = 3;
-const GROUP_END: u32 = 4;
-const FIXED32: u32 = 5;
 
 /// Decodes a push in its protobuf form.
 ///
@@ -44,7 +35,7 @@ pub fn decode(body: impl Into<Bytes>) -> Result<Push, Error> {
 }
 
 fn decode_push(body: &[u8], push: &mut Push) -> Result<(), Error> {
-    let mut at = Cursor { buf: body, pos: 0 };
+    let mut at = Cursor::new(body);
     while !at.done() {
         match at.key("PushRequest")? {
             (1, BYTES) => {
@@ -181,112 +172,6 @@ fn decode_pair(mut at: Cursor<'_>) -> Result<PairSpan, Error> {
     Ok(pair)
 }
 
-/// A place in the body, and the end of the message it lies in (the end of `buf`).
-#[derive(Clone, Copy)]
-struct Cursor<'a> {
-    buf: &'a [u8],
-    pos: usize,
-}
-
-impl<'a> Cursor<'a> {
-    #[inline]
-    fn done(&self) -> bool {
-        self.pos >= self.buf.len()
-    }
-
-    #[inline]
-    fn varint(&mut self) -> Result<u64, Error> {
-        match self.buf.get(self.pos) {
-            Some(&byte) if byte < 0x80 => {
-                self.pos += 1;
-                Ok(u64::from(byte))
-            }
-            _ => self.long_varint(),
-        }
-    }
-
-    fn long_varint(&mut self) -> Result<u64, Error> {
-        let mut value = 0;
-        for shift in (0..70).step_by(7) {
-            let byte = *self.buf.get(self.pos).ok_or_else(unexpected_eof)?;
-            self.pos += 1;
-            if shift == 63 && byte > 1 {
-                break;
-            }
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Ok(value);
-            }
-        }
-        Err(Error::malformed("proto: integer overflow"))
-    }
-
-    /// The number of the next field and how it is written.
-    #[inline]
-    fn key(&mut self, message: &'static str) -> Result<(u32, u32), Error> {
-        let key = self.varint()?;
-        let (tag, wire) = (key >> 3, key as u32 & 7);
-        // An end of group outside of a group, field 0, a number of more than 29 bits or a way of writing that does not exist.
-        if tag == 0 || key > u64::from(u32::MAX) || wire == GROUP_END || wire > FIXED32 {
-            return Err(bad_key(message, tag, wire));
-        }
-        Ok((tag as u32, wire))
-    }
-
-    /// Where the length-delimited field at this place begins, and its length; moves behind it.
-    #[inline]
-    fn bytes(&mut self) -> Result<(u32, u32), Error> {
-        let len = self.varint()?;
-        if len > (self.buf.len() - self.pos) as u64 {
-            return Err(past_end(len));
-        }
-        let start = self.pos;
-        self.pos += len as usize;
-        Ok((start as u32, len as u32))
-    }
-
-    /// The message at this place; moves behind it.
-    #[inline]
-    fn message(&mut self) -> Result<Cursor<'a>, Error> {
-        let (start, _) = self.bytes()?;
-        Ok(Cursor { buf: &self.buf[..self.pos], pos: start as usize })
-    }
-
-    /// Moves behind the value of an unknown field.
-    #[cold]
-    fn skip(&mut self, tag: u32, wire: u32, depth: u32) -> Result<(), Error> {
-        if depth == 0 {
-            return Err(Error::malformed("proto: recursion limit reached"));
-        }
-        match wire {
-            VARINT => self.varint().map(drop),
-            FIXED64 => self.advance(8),
-            FIXED32 => self.advance(4),
-            BYTES => self.bytes().map(drop),
-            GROUP_START => loop {
-                let key = self.varint()?;
-                let (inner, wire) = (key >> 3, key as u32 & 7);
-                if inner == 0 || key > u64::from(u32::MAX) || wire > FIXED32 {
-                    return Err(bad_key("group", inner, wire));
-                }
-                if wire == GROUP_END {
-                    return if inner == u64::from(tag) { Ok(()) } else { Err(bad_key("group", inner, wire)) };
-                }
-                self.skip(inner as u32, wire, depth - 1)?;
-            },
-            _ => Err(bad_key("", u64::from(tag), wire)),
-        }
-    }
-
-    fn advance(&mut self, by: usize) -> Result<(), Error> {
-        if by > self.buf.len() - self.pos {
-            return Err(unexpected_eof());
-        }
-        self.pos += by;
-        Ok(())
-    }
-}
-
 #[inline]
 fn full(records: usize) -> Result<(), Error> {
     if records >= MAX_RECORDS { Err(too_many_records()) } else { Ok(()) }
@@ -300,32 +185,4 @@ pub(super) fn too_many_records() -> Error {
 #[cold]
 fn too_large(what: &str, size: usize, max: usize) -> Error {
     Error::TooLarge(format!("{what} ({size} vs {max})").into())
-}
-
-#[cold]
-fn unexpected_eof() -> Error {
-    Error::malformed("unexpected EOF")
-}
-
-#[cold]
-fn past_end(len: u64) -> Error {
-    if i64::try_from(len).is_err() {
-        Error::malformed("proto: negative length found during unmarshaling")
-    } else {
-        unexpected_eof()
-    }
-}
-
-#[cold]
-fn wrong_wire(wire: u32, field: &'static str) -> Error {
-    Error::malformed(format!("proto: wrong wireType = {wire} for field {field}"))
-}
-
-#[cold]
-fn bad_key(message: &'static str, tag: u64, wire: u32) -> Error {
-    Error::malformed(match wire {
-        _ if wire > FIXED32 => format!("proto: illegal wireType {wire}"),
-        GROUP_END => format!("proto: {message}: wiretype end group for non-group"),
-        _ => format!("proto: {message}: illegal tag {tag} (wire type {wire})"),
-    })
 }

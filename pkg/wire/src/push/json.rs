@@ -146,21 +146,12 @@ impl Streams {
         }
         let of = |text: &Text| text.of(reader.buf, &self.scratch);
         self.pairs.sort_by(|a, b| of(&a.0).cmp(of(&b.0)));
+        let unique = self.pairs.iter().enumerate().filter(|(i, (name, _))| {
+            let next = self.pairs.get(i + 1);
+            next.is_none_or(|next| of(&next.0) != of(name))
+        });
         self.labels.clear();
-        self.labels.push(b'{');
-        for (i, (name, value)) in self.pairs.iter().enumerate() {
-            if self.pairs.get(i + 1).is_some_and(|next| of(&next.0) == of(name)) {
-                continue;
-            }
-            if self.labels.len() > 1 {
-                self.labels.extend_from_slice(b", ");
-            }
-            self.labels.extend_from_slice(of(name));
-            self.labels.extend_from_slice(b"=\"");
-            quote(of(value), &mut self.labels);
-            self.labels.push(b'"');
-        }
-        self.labels.push(b'}');
+        crate::labels::write(&mut self.labels, unique.map(|(_, (name, value))| (of(name), of(value))));
         Ok(())
     }
 
@@ -264,15 +255,4 @@ fn label_value(reader: &mut Reader<'_>, scratch: &mut Vec<u8>) -> Result<Text, F
     let start = reader.pos;
     reader.skip()?;
     Ok(Text::span(start, reader.pos))
-}
-
-/// Appends the inside of a double-quoted PromQL string.
-fn quote(text: &[u8], out: &mut Vec<u8>) {
-    for &b in text {
-        match b {
-            b'"' | b'\\' => out.extend_from_slice(&[b'\\', b]),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            _ => out.push(b),
-        }
-    }
 }

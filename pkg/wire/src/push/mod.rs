@@ -14,6 +14,7 @@ mod read;
 
 use bytes::Bytes;
 
+pub(crate) use self::build::Builder;
 pub use self::build::{Outgoing, encode};
 pub use self::decode::decode;
 pub use self::read::{Kind, read};
@@ -125,3 +126,6 @@ fn cut<T>(all: &[T], start: u32, len: u32) -> &[T] {
     let start = start as usize;
     start.checked_add(len as usize).and_then(|end| all.get(start..end)).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;
