@@ -119,7 +119,15 @@ pub fn zstd(body: &[u8], caps: &Caps) -> Result<Vec<u8>, Error> {
 /// # Errors
 /// [`Error::Malformed`] for corrupt input, [`Error::TooLarge`] for output over the cap.
 pub fn lz4(body: &[u8], caps: &Caps) -> Result<Vec<u8>, Error> {
-    read_capped(lz4_flex::frame::FrameDecoder::new(body), body.len(), caps, "lz4: corrupt input")
+    let out = read_capped(lz4_flex::frame::FrameDecoder::new(body), body.len(), caps, "lz4: corrupt input")?;
+    // The decoder takes the end of the input for the end of the frame, also where blocks are missing. A frame ends with a block of
+    // length 0, then perhaps a checksum of four bytes (bit 2 of the flags).
+    let checksum = if body.get(4).is_some_and(|flags| flags & 4 != 0) { 4 } else { 0 };
+    let end = body.len().saturating_sub(checksum);
+    if !body[..end].ends_with(&[0; 4]) {
+        return Err(Error::malformed("unexpected EOF"));
+    }
+    Ok(out)
 }
 
 /// Everything that `from` yields, one byte over the cap at most.
@@ -136,4 +144,107 @@ fn read_capped(from: impl Read, compressed: usize, caps: &Caps, corrupt: &'stati
     }
     caps.check_decompressed(out.len() as u64)?;
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+    use crate::Kind;
+
+    const CAPS: Caps = Caps { max_body: 1 << 20, max_decompressed: 1 << 20 };
+
+    fn gz(body: &[u8]) -> Vec<u8> {
+        let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        out.write_all(body).unwrap();
+        out.finish().unwrap()
+    }
+
+    fn raw_deflate(body: &[u8]) -> Vec<u8> {
+        let mut out = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
+        out.write_all(body).unwrap();
+        out.finish().unwrap()
+    }
+
+    fn zst(body: &[u8]) -> Vec<u8> {
+        ruzstd::encoding::compress_to_vec(body, ruzstd::encoding::CompressionLevel::Fastest)
+    }
+
+    fn lz(body: &[u8]) -> Vec<u8> {
+        let mut out = lz4_flex::frame::FrameEncoder::new(Vec::new());
+        out.write_all(body).unwrap();
+        out.finish().unwrap()
+    }
+
+    fn snap(body: &[u8]) -> Vec<u8> {
+        snap::raw::Encoder::new().compress_vec(body).unwrap()
+    }
+
+    type Coding = (&'static str, fn(&[u8]) -> Vec<u8>, fn(&[u8], &Caps) -> Result<Vec<u8>, Error>);
+
+    const ALL: [Coding; 5] = [
+        ("snappy", snap, snappy),
+        ("gzip", gz, gzip),
+        ("deflate", raw_deflate, deflate),
+        ("zstd", zst, zstd),
+        ("lz4", lz, lz4),
+    ];
+
+    #[test]
+    fn every_coding_reads_back_up_to_the_cap() {
+        for (name, encode, decode) in ALL {
+            for len in [0, 1, 1000, CAPS.max_decompressed] {
+                let body: Vec<u8> = (0..len).map(|i| ((i * i) >> 5) as u8).collect();
+                assert_eq!(decode(&encode(&body), &CAPS).unwrap(), body, "{name} {len}");
+            }
+        }
+    }
+
+    #[test]
+    fn bombs_are_refused_with_lokis_words() {
+        let zeros = vec![0; 64 << 20];
+        for (name, encode, decode) in ALL {
+            let bomb = encode(&zeros);
+            let error = decode(&bomb, &CAPS).unwrap_err();
+            assert_eq!(error.kind(), Kind::TooLarge, "{name}");
+            let text = error.to_string();
+            assert!(
+                text.starts_with("request body too large: decompressed message size too large than max ("),
+                "{text}"
+            );
+            assert!(text.ends_with(" vs 1048576)"), "{text}");
+        }
+        let several: Vec<u8> = [zst(&zeros[..600 << 10]), zst(&zeros[..600 << 10])].concat();
+        assert_eq!(zstd(&several, &CAPS).unwrap_err().kind(), Kind::TooLarge);
+    }
+
+    #[test]
+    fn a_claimed_length_is_not_believed() {
+        // 4 GiB - 1 claimed by nine bytes.
+        let claim = [&[0xff, 0xff, 0xff, 0xff, 0x0f][..], b"abcd"].concat();
+        let wide = Caps { max_body: usize::MAX, max_decompressed: usize::MAX };
+        assert_eq!(snappy(&claim, &wide).unwrap_err().to_string(), "snappy: corrupt input");
+        assert_eq!(snappy(&claim, &CAPS).unwrap_err().kind(), Kind::TooLarge);
+    }
+
+    #[test]
+    fn broken_input_is_the_senders_fault() {
+        for (name, encode, decode) in ALL {
+            let whole = encode(&(1..9000u32).flat_map(|i| (i * 0x0101_0101).to_le_bytes()).collect::<Vec<_>>());
+            for cut in [1, 5, whole.len() / 2, whole.len() - 1] {
+                let error = decode(&whole[..cut], &CAPS).expect_err(name);
+                assert_eq!(error.kind(), Kind::BadRequest, "{name} {cut}: {error}");
+            }
+            assert!(decode(b"\xffgarbage\xff\xff", &CAPS).is_err(), "{name}");
+        }
+        assert_eq!(gzip(b"{}", &CAPS).unwrap_err().to_string(), "gzip: invalid header");
+    }
+
+    #[test]
+    fn bodies_over_the_cap_are_refused_unread() {
+        assert!(CAPS.check_body(1 << 20).is_ok());
+        let text = CAPS.check_body((1 << 20) + 1).unwrap_err().to_string();
+        assert_eq!(text, "request body too large: message size too large than max (1048577 vs 1048576)");
+    }
 }

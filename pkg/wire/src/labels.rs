@@ -407,3 +407,118 @@ fn char_at(text: &[u8]) -> Option<char> {
 fn code_point(c: char) -> String {
     format!("U+{:04X} '{c}'", u32::from(c))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn ok(text: &str) -> Vec<(String, String)> {
+        let pairs = parse(text.as_bytes()).unwrap_or_else(|e| panic!("{text}: {e}"));
+        pairs.into_iter().map(|(n, v)| (n.into(), v.into())).collect()
+    }
+
+    fn pairs(all: &[(&str, &str)]) -> Vec<(String, String)> {
+        all.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn every_form_of_a_metric_is_read() {
+        for (text, want) in [
+            ("", &[][..]),
+            ("{}", &[]),
+            (" { } ", &[]),
+            (r#"{a="b", c="d"}"#, &[("a", "b"), ("c", "d")]),
+            ("{z=\"1\"\n,\t_a9 = '2' , }", &[("z", "1"), ("_a9", "2")]),
+            (r#"{a="1",a="2",b=""}"#, &[("a", "1"), ("a", "2"), ("b", "")]),
+            ("foo", &[("__name__", "foo")]),
+            ("foo:bar{a=`b\\n`}", &[("__name__", "foo:bar"), ("a", "b\\n")]),
+            ("sum{by='x'} # why", &[("__name__", "sum"), ("by", "x")]),
+            (r#"{"a"="b", 'c'="d"}"#, &[("a", "b"), ("c", "d")]),
+            (r#"{a="\a\b\f\n\r\t\v\\\"\101\x41\u00e4\U0001f600'"}"#, &[("a", "\x07\x08\x0c\n\r\t\x0b\\\"AAä😀'")]),
+            (r#"{a='\'"'}"#, &[("a", "'\"")]),
+            (r#"{a="\xc3\xa4 ü"}"#, &[("a", "ä ü")]),
+        ] {
+            assert_eq!(ok(text), pairs(want), "{text}");
+        }
+    }
+
+    #[test]
+    fn faults_have_prometheus_words_and_places() {
+        for (text, why) in [
+            ("{", "1:2: parse error: unexpected end of input inside braces"),
+            ("{a", "1:3: parse error: unexpected end of input inside braces"),
+            ("{a=\"b\"", "1:7: parse error: unexpected end of input inside braces"),
+            ("{a=\"b", "1:4: parse error: unterminated quoted string"),
+            ("{a=\"b\n\"}", "1:4: parse error: unterminated quoted string"),
+            ("{a=`b", "1:4: parse error: unterminated raw string"),
+            ("{a=b}", r#"1:4: parse error: unexpected identifier "b" in label set, expected string"#),
+            ("{a}", r#"1:3: parse error: unexpected "}" in label set, expected "=""#),
+            ("{a!=\"b\"}", r#"1:3: parse error: unexpected <op:!=> in label set, expected "=""#),
+            ("{a!b}", "1:3: parse error: unexpected character after '!' inside braces: 'b'"),
+            ("{a=\"b\" c=\"d\"}", r#"1:8: parse error: unexpected identifier "c" in label set, expected "," or "}""#),
+            ("{,}", r#"1:2: parse error: unexpected "," in label set, expected identifier or "}""#),
+            ("{{", "1:2: parse error: unexpected left brace '{'"),
+            ("{\na-b=\"c\"}", "2:2: parse error: unexpected character inside braces: '-'"),
+            ("{ü=\"c\"}", "1:2: parse error: unexpected character inside braces: 'ü'"),
+            ("{a=\"b\"}}", "1:8: parse error: unexpected right brace '}'"),
+            ("{a=\"b\"} x", r#"1:9: parse error: unexpected identifier "x""#),
+            ("5", r#"1:1: parse error: unexpected number "5""#),
+            ("a{b=\"\\q\"}", "1:5: parse error: unknown escape sequence U+0071 'q'"),
+            ("a{b=\"\\xg0\"}", "1:5: parse error: illegal character U+0067 'g' in escape sequence"),
+            ("a{b=\"\\ud800\"}", "1:5: parse error: escape sequence is an invalid Unicode code point"),
+            ("a{b=\"\\400\"}", "1:5: parse error: escape sequence is an invalid Unicode code point"),
+            ("a{b=\"\\", "1:5: parse error: escape sequence not terminated"),
+            ("{\"a.b\"=\"c\"}", r#"1:2: parse error: invalid label name "a.b""#),
+            ("{a=\"\\xff\"}", "1:4: parse error: invalid UTF-8 rune"),
+            (
+                "{abcdefghijklmno 'pqrstuvwxyz'",
+                r#"1:18: parse error: unexpected string "'pqrstuvwx"... in label set, expected "=""#,
+            ),
+        ] {
+            let text_of = parse(text.as_bytes()).unwrap_err().to_string();
+            assert_eq!(text_of, format!("couldn't parse labels: {why}"), "{text}");
+        }
+        let bad = parse(b"{app=\"\xff\"}").unwrap_err().to_string();
+        assert_eq!(bad, "couldn't parse labels: 1:6: parse error: invalid UTF-8 rune");
+        assert!(parse(b"\xff").is_err() && parse(b"{\xff}").is_err() && parse(b"{a=`\xff`}").is_err());
+    }
+
+    #[test]
+    fn names_are_made_legal() {
+        for (name, want) in [
+            ("service.name", "service_name"),
+            ("a--b", "a_b"),
+            ("1abc", "key_1abc"),
+            ("__x__", "__x__"),
+            ("_x", "_x"),
+            ("ünïcode", "_n_code"),
+            ("http.status code", "http_status_code"),
+            ("__a.b__", "__a_b__"),
+        ] {
+            assert_eq!(normalize(name.as_bytes()), want);
+            assert!(is_name(want.as_bytes()), "{want}");
+        }
+        assert!(!is_name(b"") && !is_name(b"1a") && !is_name("ü".as_bytes()));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back(all in proptest::collection::vec(("[a-zA-Z_][a-zA-Z0-9_]{0,9}", "(.|\n|\"|\\\\){0,20}"), 0..5)) {
+            let mut text = Vec::new();
+            write(&mut text, all.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes())));
+            prop_assert_eq!(ok(std::str::from_utf8(&text).unwrap()), all.clone());
+            // And what the model prints, with its quoting.
+            let labels = tailwater_model::Labels::from_pairs(parse(&text).unwrap());
+            prop_assert_eq!(tailwater_model::Labels::from_pairs(parse(labels.to_string().as_bytes()).unwrap()), labels);
+        }
+
+        #[test]
+        fn no_text_panics(text in "[{}a=\"'`,!~\\\\xu0-9 \nü#]{0,40}", bytes in proptest::collection::vec(any::<u8>(), 0..30)) {
+            drop(parse(text.as_bytes()));
+            drop(parse(&bytes));
+            drop(normalize(&bytes));
+        }
+    }
+}
