@@ -1,1 +1,23 @@
-//! (skeleton)
+//! The ingester: streams, the arrival log and its readers, tail groups.
+//!
+//! A push is checked as Loki checks it and becomes a batch of the arrival log; everything else reads: follows through tail
+//! groups, history by position and time. No reader can hold up a push.
+
+mod batch;
+mod bucket;
+mod error;
+mod evaluate;
+mod group;
+mod ingester;
+mod log;
+mod metrics;
+mod push;
+mod read;
+mod stream;
+mod tails;
+mod tenant;
+mod validate;
+
+pub use self::error::{PushError, PushErrorKind};
+pub use self::ingester::{Config, Ingester};
+pub use self::push::Accepted;

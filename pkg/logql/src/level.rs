@@ -5,6 +5,8 @@
 
 use tailwater_model::Labels;
 
+use crate::pipeline::json_scan::{block_end, string_end};
+
 /// The name of the label.
 pub const NAME: &str = "detected_level";
 
@@ -149,22 +151,10 @@ pub(crate) fn of_line(line: &[u8]) -> Level {
     told.and_then(Level::named).or_else(|| word(line)).unwrap_or(Level::Unknown)
 }
 
-/// The end of the string that begins at `from`, its opening quote passed.
-fn string_end(text: &[u8], mut from: usize) -> Option<usize> {
-    loop {
-        let at = from + memchr::memchr2(b'"', b'\\', text.get(from..)?)?;
-        if text[at] == b'"' {
-            return Some(at);
-        }
-        from = at + 2;
-    }
-}
-
 /// The first string in an object that has one of the names.
 fn in_json(object: &[u8]) -> Option<&[u8]> {
     let mut at = 0;
     let mut depth = 1;
-    let mut lists = 0_usize;
     loop {
         at += memchr::memchr3(b'"', b'{', b'}', object.get(at..)?)?;
         match object[at] {
@@ -181,14 +171,15 @@ fn in_json(object: &[u8]) -> Option<&[u8]> {
                 at = colon + 1;
                 let value = at + object.get(at..)?.iter().position(|b| !b.is_ascii_whitespace())?;
                 if object[value] == b'[' {
-                    lists += 1;
+                    at = block_end(object, value, b'[', b']')?;
+                    continue;
                 }
                 if object[value] != b'"' {
                     continue;
                 }
                 let end = string_end(object, value + 1)?;
                 at = end + 1;
-                if depth <= MAX_JSON_DEPTH && lists == 0 && NAMES.iter().any(|n| n.as_bytes() == key) {
+                if depth <= MAX_JSON_DEPTH && NAMES.iter().any(|n| n.as_bytes() == key) {
                     return Some(&object[value + 1..end]);
                 }
                 continue;
@@ -239,12 +230,12 @@ fn word_end(line: &[u8], from: usize) -> usize {
     line.get(from..).and_then(|rest| rest.iter().position(|b| *b <= b' ')).map_or(line.len(), |i| from + i)
 }
 
-/// A level word may follow this.
+/// A level word may follow this: white space, or what opens a bracket, a quote or a value.
 const BEFORE: u8 = 1;
 /// A level word may begin with this.
 const FIRST: u8 = 2;
-/// A level word may not go on with this.
-const INSIDE: u8 = 4;
+/// A level word may end before this: white space and ASCII punctuation, but not `_`.
+const AFTER: u8 = 4;
 
 /// What each byte can be.
 const CLASS: [u8; 256] = {
@@ -252,13 +243,14 @@ const CLASS: [u8; 256] = {
     let mut b = 0;
     while b < 256 {
         let c = b as u8;
-        let lower = c.to_ascii_lowercase();
-        if c.is_ascii_alphanumeric() || c == b'_' {
-            class[b] |= INSIDE;
-        } else if c != b':' {
+        let space = matches!(c, b'\t'..=b'\r' | b' ');
+        if space || matches!(c, b'[' | b'(' | b'{' | b'<' | b'"' | b'\'' | b'`' | b'=' | b'|' | b',' | b';') {
             class[b] |= BEFORE;
         }
-        if matches!(lower, b't' | b'd' | b'f' | b'c' | b'e' | b'w' | b'i') {
+        if space || (c.is_ascii_punctuation() && c != b'_') {
+            class[b] |= AFTER;
+        }
+        if matches!(c.to_ascii_lowercase(), b't' | b'd' | b'f' | b'c' | b'e' | b'w' | b'i') {
             class[b] |= FIRST;
         }
         b += 1;
@@ -295,7 +287,74 @@ fn word_at(text: &[u8]) -> Option<Level> {
         (b'i', b'n') => &[("info", Level::Info)],
         _ => return None,
     };
-    let ends = |len: usize| text.get(len).is_none_or(|b| CLASS[*b as usize] & INSIDE == 0);
+    let ends = |len: usize| text.get(len).is_none_or(|b| CLASS[*b as usize] & AFTER != 0);
     let fits = |word: &str| text.get(..word.len()).is_some_and(|t| t.eq_ignore_ascii_case(word.as_bytes()));
     words.iter().find(|(w, _)| fits(w) && ends(w.len())).map(|(_, level)| *level)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(text: &str) -> &'static str {
+        of_line(text.as_bytes()).as_str()
+    }
+
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
+        Labels::from_pairs(pairs.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect())
+    }
+
+    #[test]
+    fn labels_come_before_metadata_and_metadata_before_the_line() {
+        let none = labels(&[("app", "a")]);
+        let stream = labels(&[("app", "a"), ("severity", "WRN"), ("lvl", "trace")]);
+        let text = b"level=fatal";
+        assert_eq!(detect(&stream, &[("level", "debug")], text), "warn");
+        assert_eq!(detect(&none, &[("level", "debug")], text), "debug");
+        assert_eq!(detect(&none, &[("level", "Odd")], text), "Odd");
+        assert_eq!(detect(&none, &[("severity_number", "10"), ("Level", "err")], text), "error");
+        assert_eq!(detect(&none, &[], text), "fatal");
+        assert_eq!(detect(&stream, &[("detected_level", "ERR")], text), "error");
+        assert_eq!(detect(&stream, &[("detected_level", "own")], text), "own");
+    }
+
+    #[test]
+    fn numbers_are_opentelemetrys() {
+        let of = |n: &str| of_number(n).as_str();
+        assert_eq!(
+            ["-1", "0", "1", "8", "9", "13", "20", "24", "25", "x"].map(of),
+            ["unknown", "unknown", "trace", "debug", "info", "warn", "error", "fatal", "unknown", "info"]
+        );
+    }
+
+    #[test]
+    fn json_tells_by_its_first_string_of_a_known_name() {
+        assert_eq!(line(r#"{"msg":"level","level":"warn"}"#), "warn");
+        assert_eq!(line(r#" { "a" : {"lvl" : "dbg"} , "level":"error"}"#), "debug");
+        assert_eq!(line(r#"{"a":{"b":{"level":"TRC"}}}"#), "unknown", "too deep, and TRC is no word");
+        assert_eq!(line(r#"{"tags":["level",{"level":"debug"}],"level":"warn"}"#), "warn");
+        assert_eq!(line(r#"{"level":50,"x":"y"}"#), "unknown");
+        assert_eq!(line(r#"{"level":"odd","msg":"fatal crash"}"#), "fatal", "no level there, so the words count");
+        assert_eq!(line(r#"{"m":"a \" level\":","level":"info"#), "info");
+    }
+
+    #[test]
+    fn logfmt_tells_by_the_name_that_ranks_first() {
+        assert_eq!(line("lvl=debug LEVEL=Warning"), "warn");
+        assert_eq!(line("msg=\"level=debug\" severity=\"ERROR\""), "error");
+        assert_eq!(line("a=b log.level=fatal"), "fatal");
+        assert_eq!(line("mylevel=debug x=1"), "debug", "the word, not the key");
+        assert_eq!(line("level=odd x=1"), "unknown");
+    }
+
+    #[test]
+    fn words_count_if_they_stand_alone() {
+        assert_eq!(line("first warn then error"), "warn");
+        assert_eq!(line("[ERROR] (info)"), "error");
+        assert_eq!(line("Critical! err"), "critical");
+        assert_eq!(line("terror, errors, information, the_error, at:error"), "unknown");
+        assert_eq!(line("ERR 42"), "error");
+        assert_eq!(line(""), "unknown");
+        assert_eq!(line("\x1b[31merror\x1b[0m"), "unknown", "an escape is no end");
+    }
 }

@@ -3,50 +3,69 @@
 
 use tailwater_model::Labels;
 
-use crate::Error;
 use crate::ast::{self, MatchOp};
+use crate::{Error, regex};
 
 /// A stream selector, compiled.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Matchers(Box<[Matcher]>);
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Matcher {
     source: ast::Matcher,
     test: ValueTest,
 }
 
 /// What a label's value must be.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) enum ValueTest {
+    Any,
+    NonEmpty,
     Equal(Box<[u8]>),
     NotEqual(Box<[u8]>),
-    Matches(::regex::bytes::Regex),
-    MatchesNot(::regex::bytes::Regex),
+    Matches(regex::Matcher),
+    MatchesNot(regex::Matcher),
+    Nothing,
 }
 
 impl ValueTest {
-    /// Compiles the test of one matcher, with regular expressions as selectors have them.
-    pub(crate) fn new(matcher: &ast::Matcher) -> Result<Self, Error> {
-        let regex = || {
-            ::regex::bytes::Regex::new(&format!("^(?s:{})$", matcher.value.to_str_lossy()))
-                .map_err(|e| Error::Invalid(e.to_string()))
-        };
+    /// The test of a matcher as selectors, `drop` and `keep` have it: `.` matches line feeds.
+    pub(crate) fn selector(matcher: &ast::Matcher) -> Result<Self, String> {
+        Self::new(matcher, true)
+    }
+
+    /// The test of a matcher as label filters have it: `.` does not match line feeds, but `.*` alone means anything and `.+`
+    /// alone anything but nothing.
+    pub(crate) fn label_filter(matcher: &ast::Matcher) -> Result<Self, String> {
+        Ok(match (matcher.op, matcher.value.as_bytes()) {
+            (MatchOp::Re, b".*") => Self::Any,
+            (MatchOp::NotRe, b".*") => Self::Nothing,
+            (MatchOp::Re, b".+") => Self::NonEmpty,
+            (MatchOp::NotRe, b".+") => Self::Equal(Box::default()),
+            _ => Self::new(matcher, false)?,
+        })
+    }
+
+    fn new(matcher: &ast::Matcher, dot_all: bool) -> Result<Self, String> {
+        let value = matcher.value.as_bytes();
         Ok(match matcher.op {
-            MatchOp::Eq => Self::Equal(matcher.value.as_bytes().into()),
-            MatchOp::Neq => Self::NotEqual(matcher.value.as_bytes().into()),
-            MatchOp::Re => Self::Matches(regex()?),
-            MatchOp::NotRe => Self::MatchesNot(regex()?),
+            MatchOp::Eq => Self::Equal(value.into()),
+            MatchOp::Neq => Self::NotEqual(value.into()),
+            MatchOp::Re => Self::Matches(regex::anchored(value, dot_all)?),
+            MatchOp::NotRe => Self::MatchesNot(regex::anchored(value, dot_all)?),
         })
     }
 
     /// Whether a value passes; a missing label has the value `""`.
     pub(crate) fn passes(&self, value: &[u8]) -> bool {
         match self {
+            Self::Any => true,
+            Self::NonEmpty => !value.is_empty(),
             Self::Equal(want) => **want == *value,
             Self::NotEqual(want) => **want != *value,
             Self::Matches(regex) => regex.is_match(value),
             Self::MatchesNot(regex) => !regex.is_match(value),
+            Self::Nothing => false,
         }
     }
 }
@@ -57,7 +76,8 @@ impl Matchers {
     /// # Errors
     /// A regular expression is too large.
     pub fn new(matchers: &[ast::Matcher]) -> Result<Self, Error> {
-        let compile = |m: &ast::Matcher| Ok(Matcher { source: m.clone(), test: ValueTest::new(m)? });
+        let compile =
+            |m: &ast::Matcher| Ok(Matcher { source: m.clone(), test: ValueTest::selector(m).map_err(Error::Invalid)? });
         Ok(Self(matchers.iter().map(compile).collect::<Result<_, Error>>()?))
     }
 

@@ -15,6 +15,14 @@ pub struct LogQuery {
 }
 
 impl LogQuery {
+    /// Parses and compiles a query that answers log lines.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the text, in Loki's words; [`Error::NotLog`] for a metric query.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        Self::compile(&crate::parse_log(text)?)
+    }
+
     /// Compiles a parsed query.
     ///
     /// # Errors

@@ -4,7 +4,6 @@
 //! and values are valid UTF-8 (the push edge sees to both).
 
 use std::fmt;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use xxhash_rust::xxh64::Xxh64;
@@ -185,7 +184,16 @@ impl fmt::Display for LabelSet {
     }
 }
 
-fn write_selector<'a>(f: &mut fmt::Formatter<'_>, pairs: impl Iterator<Item = (&'a str, &'a str)>) -> fmt::Result {
+/// `{a="b", c="d"}` of pairs as they come, quoted as Go quotes: the text of a label set that is none, since a name repeats.
+#[must_use]
+pub fn selector_text<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let mut out = String::new();
+    // Writing to a string does not fail.
+    let _ = write_selector(&mut out, pairs);
+    out
+}
+
+fn write_selector<'a>(f: &mut impl fmt::Write, pairs: impl Iterator<Item = (&'a str, &'a str)>) -> fmt::Result {
     f.write_char('{')?;
     for (i, (name, value)) in pairs.enumerate() {
         if i > 0 {
@@ -199,7 +207,7 @@ fn write_selector<'a>(f: &mut fmt::Formatter<'_>, pairs: impl Iterator<Item = (&
 }
 
 /// Go's `strconv.Quote` for valid UTF-8.
-fn write_quoted(f: &mut fmt::Formatter<'_>, s: &str) -> fmt::Result {
+fn write_quoted(f: &mut impl fmt::Write, s: &str) -> fmt::Result {
     f.write_char('"')?;
     for c in s.chars() {
         match c {
@@ -245,6 +253,11 @@ mod tests {
     fn text_is_quoted_as_go_quotes() {
         let l = labels(&[("a", "q\"b\\s\n\u{7f}\u{200b}ä")]);
         assert_eq!(l.to_string(), r#"{a="q\"b\\s\n\x7f\u200bä"}"#);
+    }
+
+    #[test]
+    fn text_of_pairs_keeps_repeats() {
+        assert_eq!(selector_text([("a", "1"), ("a", "\"")].into_iter()), r#"{a="1", a="\""}"#);
     }
 
     #[test]

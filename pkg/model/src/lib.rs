@@ -10,7 +10,7 @@ mod position;
 mod tenant;
 mod timestamp;
 
-pub use labels::{Category, LabelPair, LabelSet, Labels};
+pub use labels::{Category, LabelPair, LabelSet, Labels, selector_text};
 pub use limits::{Limits, TenantLimits};
 pub use position::{LogId, Position, Positions};
 pub use tenant::{TenantError, TenantId, TenantIds};

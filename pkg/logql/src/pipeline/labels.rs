@@ -28,6 +28,10 @@ const MAX_STREAMS: usize = 8_192;
 const MAX_SETS: usize = 16_384;
 /// Most bytes of what label sets are remembered by.
 const MAX_SET_BYTES: usize = 4 << 20;
+/// Most text that the labels of one line may hold in bytes; what comes after is empty.
+const MAX_TEXT: usize = 256 << 20;
+/// The text buffer is given back when a line has made it larger than this.
+const MAX_KEPT_TEXT: usize = 1 << 20;
 /// What a parsed name gets when the stream or the metadata have it.
 pub(crate) const EXTRACTED_SUFFIX: &str = "_extracted";
 
@@ -75,6 +79,11 @@ impl Names {
             names.intern(name);
         }
         names
+    }
+
+    /// The names that were given numbers besides the well-known ones, in that order.
+    pub(crate) fn into_added(self) -> Box<[Box<str>]> {
+        self.text.into_iter().skip(WELL_KNOWN.len()).collect()
     }
 
     /// The number of a name.
@@ -129,13 +138,15 @@ impl Names {
 /// Appends what Loki makes of a key: no white space around it, anything but `[A-Za-z0-9_]` as `_`, and if it is the `start` of a
 /// name, `_` before a leading digit. False if nothing is left.
 pub(crate) fn sanitize(key: &[u8], start: bool, out: &mut String) -> bool {
-    let text = String::from_utf8_lossy(key);
-    let text = text.trim();
-    let Some(first) = text.bytes().next() else { return false };
+    let key = crate::go::unicode::trim_space(key);
+    let Some(first) = key.first() else { return false };
     if start && first.is_ascii_digit() {
         out.push('_');
     }
-    out.extend(text.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }));
+    for chunk in key.utf8_chunks() {
+        out.extend(chunk.valid().chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }));
+        out.extend(chunk.invalid().iter().map(|_| '_'));
+    }
     true
 }
 
@@ -278,6 +289,7 @@ impl LineLabels {
         }
         self.touched.clear();
         self.text.clear();
+        self.text.shrink_to(MAX_KEPT_TEXT);
         (self.error, self.details) = (Span::default(), Span::default());
         self.only_level = None;
         let Some(line) = detect_level_of else {
@@ -326,8 +338,15 @@ impl LineLabels {
     }
 
     fn push_text(&mut self, value: &str) -> Span {
+        self.push_with(value.len(), |text| text.push_str(value))
+    }
+
+    /// Appends at most about `len` bytes of text, or nothing if the line has too much text already.
+    fn push_with(&mut self, len: usize, push: impl FnOnce(&mut String)) -> Span {
         let start = self.text.len() as u32;
-        self.text.push_str(value);
+        if self.text.len() + len <= MAX_TEXT {
+            push(&mut self.text);
+        }
         Span { start, end: self.text.len() as u32 }
     }
 
@@ -402,11 +421,6 @@ impl LineLabels {
         self.details = self.push_text(details);
     }
 
-    /// Sets `__error__` alone.
-    pub(crate) fn set_error_kind(&mut self, error: &str) {
-        self.error = self.push_text(error);
-    }
-
     /// Removes the text of `__error__`.
     pub(crate) fn clear_error(&mut self) {
         self.error = Span::default();
@@ -425,6 +439,26 @@ impl LineLabels {
     /// The name under which a parser stores what it calls `id`.
     pub(crate) fn target(&mut self, id: NameId) -> NameId {
         if self.is_taken(id) { self.names.suffix(id) } else { id }
+    }
+
+    /// The name under which `unpack` stores a key: the conflict is looked for under the key as it is, the name is sanitized. None
+    /// if an earlier stage has set it or nothing is left of it.
+    pub(crate) fn unpacked_name(&mut self, key: &[u8]) -> Option<NameId> {
+        let raw = match std::str::from_utf8(key) {
+            Ok(key) => self.names.intern(key),
+            Err(_) => self.names.intern(&String::from_utf8_lossy(key)),
+        };
+        let target = self.target(raw);
+        if self.is_extracted(target) {
+            return None;
+        }
+        let text = self.names.text(target);
+        let clean = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+        if text.bytes().all(clean) && text.bytes().next().is_some_and(|b| !b.is_ascii_digit()) {
+            return Some(target);
+        }
+        let mut name = String::new();
+        sanitize(text.as_bytes(), true, &mut name).then(|| self.names.intern(&name))
     }
 
     /// Whether a stage has set this label on this line, even if it was dropped since.
@@ -446,18 +480,14 @@ impl LineLabels {
 
     /// Sets a parsed label to bytes, with a space for every U+FFFD and every byte that is not UTF-8.
     pub(crate) fn set_spaced(&mut self, id: NameId, value: &[u8]) {
-        let start = self.text.len() as u32;
-        push_replacing(value, " ", true, &mut self.text);
-        let end = self.text.len() as u32;
-        self.set_span(id, Span { start, end });
+        let value = self.push_with(value.len(), |text| push_replacing(value, " ", true, text));
+        self.set_span(id, value);
     }
 
     /// Sets a parsed label to bytes, with U+FFFD for every byte that is not UTF-8.
     pub(crate) fn set_lossy(&mut self, id: NameId, value: &[u8]) {
-        let start = self.text.len() as u32;
-        push_replacing(value, "\u{fffd}", false, &mut self.text);
-        let end = self.text.len() as u32;
-        self.set_span(id, Span { start, end });
+        let value = self.push_with(value.len(), |text| push_replacing(value, "\u{fffd}", false, text));
+        self.set_span(id, value);
     }
 
     /// Sets a parsed label to the value of another.
@@ -469,7 +499,9 @@ impl LineLabels {
         let Some(stream) = self.streams.get(self.current) else { return };
         let Some((_, value)) = stream.base.iter().find(|(n, _)| *n == from) else { return };
         let start = self.text.len() as u32;
-        self.text.push_str(value);
+        if self.text.len() + value.len() <= MAX_TEXT {
+            self.text.push_str(value);
+        }
         let end = self.text.len() as u32;
         self.set_span(to, Span { start, end });
     }

@@ -6,49 +6,67 @@
 //! * A stage that fails sets `__error__` and lets the line pass; only filters stop lines.
 //! * Compiled stages are shared and immutable; what a run needs lives in its [`Runner`] and is bounded.
 
+mod compile;
+mod decolorize;
+mod drop_keep;
+mod ip;
+mod json;
+mod json_expr;
+pub(crate) mod json_scan;
+mod label_filter;
 mod labels;
 mod line_filter;
+mod logfmt;
+mod pattern;
+mod pattern_filter;
+mod regexp;
+mod unpack;
 
 use std::sync::Arc;
 
 use tailwater_model::{LabelSet, Labels, Timestamp};
 
-use self::labels::LineLabels;
-use self::line_filter::LineTest;
-use crate::ast;
-use crate::{Error, LogQuery};
+pub(crate) use self::compile::Pipeline;
+use self::compile::Stage;
+use self::labels::{LineLabels, NameId};
+use crate::LogQuery;
+use crate::regex::Groups;
 
-/// The stages of a query.
-#[derive(Debug)]
-pub(crate) struct Pipeline {
-    names: Box<[Box<str>]>,
-    /// What the line must pass as it came.
-    head: Box<[LineTest]>,
-    written: usize,
+/// A buffer is given back when a line has made it larger than this.
+const MAX_KEPT: usize = 1 << 20;
+
+/// What a stage did with a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flow {
+    /// The line goes on as it is.
+    Pass,
+    /// The line goes on as what stands in the buffer.
+    Rewritten,
+    /// The line stops here.
+    Stop,
 }
 
-impl Pipeline {
-    /// Compiles stages.
-    pub(crate) fn new(stages: &[ast::Stage]) -> Result<Self, Error> {
-        let mut head = Vec::new();
-        for stage in stages {
-            match stage {
-                ast::Stage::Line(filter) => line_filter::compile(filter, &mut head)
-                    .map_err(|msg| Error::Stage { stage: format!("{stage:?}"), msg })?,
-                other => return Err(Error::Stage { stage: format!("{other:?}"), msg: "not supported".into() }),
-            }
+/// What stages need while they look at a line. Nothing in it outlives the stage.
+#[derive(Debug, Default)]
+pub(crate) struct Work {
+    key: Vec<u8>,
+    text: Vec<u8>,
+    value: Vec<u8>,
+    path: String,
+    open: Vec<json::Open>,
+    pending: Vec<unpack::Pending>,
+    progress: Vec<json_expr::Progress>,
+    names: Vec<NameId>,
+}
+
+impl Work {
+    fn shrink(&mut self) {
+        for buffer in [&mut self.key, &mut self.text, &mut self.value] {
+            buffer.clear();
+            buffer.shrink_to(MAX_KEPT);
         }
-        Ok(Self { names: Box::default(), head: head.into(), written: stages.len() })
-    }
-
-    /// Whether no stage was written.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.written == 0
-    }
-
-    /// See [`LogQuery::may_match`].
-    pub(crate) fn may_match(&self, region: &[u8]) -> bool {
-        self.head.iter().all(|test| test.may_match(region))
+        self.path.clear();
+        self.path.shrink_to(MAX_KEPT);
     }
 }
 
@@ -67,12 +85,30 @@ pub struct Runner {
     query: Arc<LogQuery>,
     detect_level: bool,
     labels: LineLabels,
+    work: Work,
+    /// Room for each `regexp` stage, by its number.
+    groups: Vec<Groups>,
+    /// The line, once a stage has rewritten it.
+    line: Vec<u8>,
+    next: Vec<u8>,
 }
 
 impl Runner {
     pub(crate) fn new(query: Arc<LogQuery>, detect_level: bool) -> Self {
-        let labels = LineLabels::new(&query.pipeline().names);
-        Self { query, detect_level, labels }
+        let pipeline = query.pipeline();
+        let groups = pipeline.stages.iter().filter_map(|stage| match stage {
+            Stage::Regexp(regexp, _) => Some(regexp.room()),
+            _ => None,
+        });
+        Self {
+            groups: groups.collect(),
+            labels: LineLabels::new(&pipeline.names),
+            query,
+            detect_level,
+            work: Work::default(),
+            line: Vec::new(),
+            next: Vec::new(),
+        }
     }
 
     /// The query that is run.
@@ -86,17 +122,80 @@ impl Runner {
         self.labels.enter(stream);
     }
 
-    /// Runs a line of the entered stream through the pipeline.
+    /// Runs a line of the entered stream through the pipeline; nothing if it does not pass.
     pub fn run<'a>(
         &'a mut self,
-        _timestamp: Timestamp,
+        timestamp: Timestamp,
         line: &'a [u8],
         metadata: &[(&str, &str)],
     ) -> Option<Matched<'a>> {
-        if !self.query.pipeline().head.iter().all(|test| test.passes(line)) {
+        let pipeline = self.query.pipeline();
+        if !pipeline.head.iter().all(|test| test.passes(line)) {
             return None;
         }
         self.labels.begin(metadata, self.detect_level.then_some(line));
+        if pipeline.stages.is_empty() {
+            return Some(Matched { line, labels: self.labels.finish() });
+        }
+        self.work.shrink();
+        self.line.shrink_to(MAX_KEPT);
+        self.next.shrink_to(MAX_KEPT);
+        let mut rewritten = false;
+        for stage in &pipeline.stages {
+            let current = if rewritten { &self.line } else { line };
+            let (labels, work, next) = (&mut self.labels, &mut self.work, &mut self.next);
+            let flow = match stage {
+                Stage::Lines(tests) if !tests.iter().all(|test| test.passes(current)) => Flow::Stop,
+                Stage::Lines(_) => Flow::Pass,
+                Stage::Json => {
+                    json::run(current, labels, work);
+                    Flow::Pass
+                }
+                Stage::JsonExpressions(extractions) => {
+                    json_expr::run(extractions, current, labels, work);
+                    Flow::Pass
+                }
+                Stage::Logfmt(flags) => {
+                    logfmt::run(*flags, current, labels, work);
+                    Flow::Pass
+                }
+                Stage::LogfmtExpressions(flags, extractions) => {
+                    logfmt::run_expressions(*flags, extractions, current, labels, work);
+                    Flow::Pass
+                }
+                Stage::Regexp(regexp, number) => {
+                    regexp.run(current, labels, &mut self.groups[*number]);
+                    Flow::Pass
+                }
+                Stage::Pattern(pattern) => {
+                    pattern.run(current, labels);
+                    Flow::Pass
+                }
+                Stage::Unpack => unpack::run(current, labels, next, work),
+                Stage::Decolorize if decolorize::run(current, next) => Flow::Rewritten,
+                Stage::Decolorize => Flow::Pass,
+                Stage::Label(filter) if !filter.passes(labels) => Flow::Stop,
+                Stage::Label(_) => Flow::Pass,
+                Stage::Drop(items) => {
+                    drop_keep::drop(items, labels);
+                    Flow::Pass
+                }
+                Stage::Keep(items) => {
+                    drop_keep::keep(items, labels, &mut work.names);
+                    Flow::Pass
+                }
+            };
+            match flow {
+                Flow::Pass => {}
+                Flow::Rewritten => {
+                    std::mem::swap(&mut self.line, &mut self.next);
+                    rewritten = true;
+                }
+                Flow::Stop => return None,
+            }
+        }
+        let _ = timestamp;
+        let line = if rewritten { &self.line } else { line };
         Some(Matched { line, labels: self.labels.finish() })
     }
 }

@@ -1,0 +1,400 @@
+//! The push path: check, resolve streams, append, wake.
+//!
+//! The order is Loki's (contract, Loki API §2.1): labels and entries are checked first, then the tenant's rate decides over all that is
+//! left, then each stream's own checks: stream limit, duplicates, out-of-order window, the stream's rate. Unlike Loki, every
+//! refusal is told, also when a later stream of the push is fine.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tailwater_model::{Labels, Limits, TenantId, Timestamp};
+use tailwater_wire::push::{EntrySpan, Push};
+
+use crate::batch::{Batch, Run, content_key};
+use crate::error::{PushError, PushErrorKind};
+use crate::ingester::Ingester;
+use crate::stream::StreamState;
+use crate::tails::Concerned;
+use crate::tenant::{Found, Tenant};
+use crate::validate::{
+    EntryRules, Reason, Refusals, Verdict, byte_size, cutoff, entry_bytes, go_time, rewrite, rfc3339,
+};
+
+/// Most refused entries that the text about a stream lists.
+const MAX_LISTED: usize = 10;
+
+/// A body is written anew if less than this part of it was accepted.
+const MIN_KEPT_SHARE: usize = 4;
+
+/// Largest push, however large the log; leaves room for what spans must address when metadata is written anew.
+const MAX_PUSH_BYTES: usize = 2 << 30;
+
+/// Bodies up to this size are copied into an allocation of their own size, whatever buffer they came in.
+const SMALL_BODY: usize = 4 << 10;
+
+/// What was stored of a push.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// Lines stored.
+    pub lines: u64,
+    /// Bytes of their text and their structured metadata.
+    pub bytes: u64,
+    /// Their batch; none if nothing was stored.
+    pub seq: Option<u64>,
+}
+
+/// The entries of one stream of the push that passed the checks of entries.
+struct Candidate<'a> {
+    /// The text of its labels, as sent.
+    text: &'a [u8],
+    /// The stream's number in the push.
+    number: usize,
+    found: Found,
+    /// Its first entry in [`Pass::entries`].
+    first: usize,
+    len: usize,
+}
+
+/// One push being checked.
+struct Pass<'a> {
+    ingester: &'a Ingester,
+    tenant: &'a Arc<Tenant>,
+    limits: &'a Arc<Limits>,
+    now: Timestamp,
+    push: &'a Push,
+    refusals: Refusals,
+    /// What passed so far.
+    entries: Vec<EntrySpan>,
+    /// Whether metadata must be written anew.
+    rewrite: bool,
+}
+
+/// What is left of a push after all checks.
+struct Checked {
+    runs: Vec<Run>,
+    entries: Vec<EntrySpan>,
+    rewrite: bool,
+    bytes: u64,
+    concerned: Option<Concerned>,
+    refusals: Refusals,
+}
+
+pub(crate) fn push(ingester: &Ingester, id: &TenantId, push: Push) -> Result<Accepted, PushError> {
+    if push.streams.is_empty() {
+        let text = "error at least one valid stream is required for ingestion";
+        return Err(PushError::new(PushErrorKind::NoStreams, text));
+    }
+    let (size, max) = (size_in_log(&push), ingester.log.memory().min(MAX_PUSH_BYTES));
+    if size > max {
+        let text = format!("push too large: it takes {size} bytes of the {max} bytes that the arrival log has");
+        return Err(PushError::new(PushErrorKind::TooLarge, text));
+    }
+    let tenant = ingester.tenants.get_or_create(id);
+    let limits = ingester.limits.limits(id);
+    let pass = Pass {
+        ingester,
+        tenant: &tenant,
+        limits: &limits,
+        now: ingester.clock.now(),
+        push: &push,
+        refusals: Refusals::default(),
+        entries: Vec::with_capacity(push.entries.len()),
+        rewrite: false,
+    };
+    let Checked { runs, entries, rewrite, bytes, concerned, refusals } = pass.check();
+    refusals.count(&tenant.metrics);
+    let mut accepted = Accepted::default();
+    if !runs.is_empty() {
+        let batch = Batch::new(Arc::clone(&tenant.account), runs, keep(push, entries, rewrite));
+        accepted.lines = batch.lines();
+        accepted.bytes = bytes;
+        let mut all = false;
+        accepted.seq = Some(ingester.log.append(batch, |seq| all = tenant.tails.mark(concerned.as_ref(), seq)));
+        tenant.tails.wake(concerned.as_ref(), all);
+        tenant.metrics.lines.inc_by(accepted.lines);
+        tenant.metrics.bytes.inc_by(accepted.bytes);
+    }
+    refusals.into_error().map_or(Ok(accepted), Err)
+}
+
+fn size_in_log(push: &Push) -> usize {
+    push.body.len() + size_of_val(push.entries.as_slice()) + size_of_val(push.metadata.as_slice())
+}
+
+/// The push with just these entries.
+fn keep(mut push: Push, entries: Vec<EntrySpan>, must_rewrite: bool) -> Push {
+    let kept: usize = entries.iter().map(|e| e.line_len as usize).sum();
+    let mostly_refused = entries.len() < push.entries.len() && kept < push.body.len() / MIN_KEPT_SHARE;
+    if must_rewrite || mostly_refused {
+        return rewrite(&push, &entries);
+    }
+    push.entries = entries;
+    if push.body.len() <= SMALL_BODY {
+        push.body = Bytes::copy_from_slice(&push.body);
+    }
+    push
+}
+
+impl<'a> Pass<'a> {
+    fn check(mut self) -> Checked {
+        let candidates = self.check_entries();
+        let (lines, bytes) = self.sum(0..self.entries.len());
+        let metrics = &self.tenant.metrics;
+        metrics.received_lines.inc_by(lines);
+        metrics.received_bytes.inc_by(bytes);
+        if lines > 0 && !self.tenant.take(self.now, self.limits, bytes) {
+            return self.rate_limited(lines, bytes);
+        }
+        let mut concerned = self.tenant.tails.concerned();
+        let mut runs = Vec::with_capacity(candidates.len());
+        let mut kept = 0;
+        for candidate in candidates {
+            runs.extend(self.check_stream(candidate, &mut kept, concerned.as_mut()));
+        }
+        let bytes = if kept == self.entries.len() { bytes } else { self.sum(0..kept).1 };
+        self.entries.truncate(kept);
+        Checked { runs, entries: self.entries, rewrite: self.rewrite, bytes, concerned, refusals: self.refusals }
+    }
+
+    /// Lines and bytes of a stretch of the entries that passed.
+    fn sum(&self, range: Range<usize>) -> (u64, u64) {
+        let entries = &self.entries[range];
+        (entries.len() as u64, entries.iter().map(|e| entry_bytes(self.push, e)).sum())
+    }
+
+    /// All or nothing; other refusals are not told then.
+    fn rate_limited(self, lines: u64, bytes: u64) -> Checked {
+        self.refusals.count(&self.tenant.metrics);
+        let mut refusals = Refusals::default();
+        refusals.add(Reason::RateLimited, 0, 0, (lines, bytes), || {
+            #[expect(clippy::cast_sign_loss, reason = "a rate is not negative, and the cast saturates")]
+            let limit = (self.limits.ingestion_rate_mb * f64::from(1 << 20)) as u64;
+            format!(
+                "ingestion rate limit exceeded for user {} (limit: {limit} bytes/sec) while attempting to ingest '{lines}' lines \
+                 totaling '{bytes}' bytes, reduce log volume or contact your Loki administrator to see if the limit can be increased",
+                self.tenant.id
+            )
+        });
+        Checked { runs: Vec::new(), entries: Vec::new(), rewrite: false, bytes: 0, concerned: None, refusals }
+    }
+
+    /// Labels and entries, stream by stream.
+    fn check_entries(&mut self) -> Vec<Candidate<'a>> {
+        let push = self.push;
+        let rules = EntryRules::new(self.limits, self.now);
+        let spans = || push.streams.iter().enumerate().filter(|(_, span)| span.entries_len > 0);
+        let texts = spans().map(|(_, span)| push.labels(span));
+        let found = self.tenant.find(texts, self.limits, self.ingester.seed, self.now);
+        let mut candidates = Vec::with_capacity(found.len());
+        let mut truncated = 0;
+        for ((number, span), found) in spans().zip(found) {
+            let labels = match &found {
+                Found::Known(stream) => &stream.labels,
+                Found::New(labels) => labels,
+                Found::Refused(reason, text) => {
+                    let entries = push.entries(span);
+                    let lost = (entries.len() as u64, entries.iter().map(|e| entry_bytes(push, e)).sum());
+                    self.refusals.add(*reason, number, 0, lost, || text.clone());
+                    continue;
+                }
+            };
+            let first = self.entries.len();
+            let mut stream_text = None;
+            let mut before = None;
+            for entry in push.entries(span) {
+                let mut entry = *entry;
+                truncated += u64::from(rules.truncate(push, &mut entry));
+                match rules.judge(push, &entry) {
+                    Verdict::Keep => {}
+                    Verdict::Rewrite => self.rewrite = true,
+                    Verdict::Refuse(reason, detail) => {
+                        self.refusals.add(reason, number, detail, (1, entry_bytes(push, &entry)), || {
+                            let stream = stream_text.get_or_insert_with(|| labels.to_string());
+                            rules.text(reason, detail, stream, push)
+                        });
+                        continue;
+                    }
+                }
+                if self.limits.increment_duplicate_timestamp {
+                    before = Some(increment(&mut entry, before));
+                }
+                self.entries.push(entry);
+            }
+            let len = self.entries.len() - first;
+            if len > 0 {
+                candidates.push(Candidate { text: push.labels(span), number, found, first, len });
+            }
+        }
+        self.tenant.metrics.truncated_lines.inc_by(truncated);
+        candidates
+    }
+
+    /// What depends on what the stream has had so far. Entries that pass move down to `kept`.
+    fn check_stream(
+        &mut self,
+        candidate: Candidate<'a>,
+        kept: &mut usize,
+        concerned: Option<&mut Concerned>,
+    ) -> Option<Run> {
+        let Candidate { text, number, found, first, len } = candidate;
+        let stream = match found {
+            Found::Known(stream) => stream,
+            Found::New(labels) => match self.tenant.create(text, &labels, self.limits, self.ingester.seed, self.now) {
+                Some(stream) => stream,
+                None => {
+                    self.too_many_streams(number, &labels, first..first + len);
+                    return None;
+                }
+            },
+            Found::Refused(..) => return None,
+        };
+        let mut state = stream.state.lock();
+        let begin = *kept;
+        let mut passed = self.check_order(&state, first..first + len, kept);
+        if !passed.behind.is_empty() {
+            let text = self.behind_text(&stream.labels, &passed.behind, passed.behind_lines, len);
+            let lost = (passed.behind_lines, passed.behind_bytes);
+            self.refusals.add(Reason::TooFarBehind, number, 0, lost, || text);
+        }
+        self.tenant.metrics.duplicate_lines.inc_by(passed.duplicates);
+        let last = passed.last.take()?;
+        let (lines, bytes) = self.sum(begin..*kept);
+        #[expect(clippy::cast_precision_loss, reason = "a push has less than 2^53 bytes, and rates need not be exact")]
+        let (rate, burst, cost) =
+            (self.limits.per_stream_rate_limit as f64, self.limits.per_stream_rate_limit_burst as f64, bytes as f64);
+        if !state.bucket.take(self.now, rate, burst, cost) {
+            let text = self.stream_rate_text(&stream.labels, begin..*kept, len);
+            self.refusals.add(Reason::StreamRateLimit, number, 0, (lines, bytes), || text);
+            *kept = begin;
+            return None;
+        }
+        state.last = Some((last.timestamp, content_key(self.push, &last, self.ingester.seed)));
+        state.highest = Some(state.highest.map_or(passed.max, |highest| highest.max(passed.max)));
+        if let Some(concerned) = concerned {
+            concerned.add(&mut state.tails, &stream.labels);
+        }
+        drop(state);
+        let span = |i: usize| u32::try_from(i).unwrap_or(u32::MAX);
+        Some(Run { stream, first: span(begin), len: span(*kept - begin), min: passed.min, max: passed.max })
+    }
+
+    /// Duplicates and the out-of-order window, entry by entry.
+    fn check_order(&mut self, state: &StreamState, range: Range<usize>, kept: &mut usize) -> Passed {
+        let mut passed = Passed { min: i64::MAX, max: i64::MIN, ..Passed::default() };
+        let mut highest = state.highest;
+        for i in range {
+            let entry = self.entries[i];
+            let is_duplicate = match &passed.last {
+                Some(last) => last.timestamp == entry.timestamp && same_content(self.push, last, &entry),
+                None => state.last.is_some_and(|(timestamp, key)| {
+                    timestamp == entry.timestamp && key == content_key(self.push, &entry, self.ingester.seed)
+                }),
+            };
+            if is_duplicate {
+                passed.duplicates += 1;
+                continue;
+            }
+            let cutoff = cutoff(highest, self.limits.out_of_order_window);
+            if let Some(cutoff) = cutoff.filter(|cutoff| entry.timestamp < cutoff.nanos()) {
+                passed.behind_lines += 1;
+                passed.behind_bytes += entry_bytes(self.push, &entry);
+                if passed.behind.len() < MAX_LISTED {
+                    passed.behind.push((Timestamp(entry.timestamp), cutoff));
+                }
+                continue;
+            }
+            highest = Some(highest.map_or(entry.timestamp, |highest| highest.max(entry.timestamp)));
+            passed.min = passed.min.min(entry.timestamp);
+            passed.max = passed.max.max(entry.timestamp);
+            passed.last = Some(entry);
+            self.entries[*kept] = entry;
+            *kept += 1;
+        }
+        passed
+    }
+
+    fn too_many_streams(&mut self, number: usize, labels: &Labels, entries: Range<usize>) {
+        let lost = self.sum(entries);
+        self.refusals.add(Reason::StreamLimit, number, 0, lost, || {
+            format!(
+                "maximum active stream limit exceeded when trying to create stream {labels}, reduce the number of active streams \
+                 (reduce labels or reduce label values), or contact your Loki administrator to see if the limit can be increased, \
+                 user: '{}'",
+                self.tenant.id
+            )
+        });
+    }
+
+    fn behind_text(&self, stream: &Labels, behind: &[(Timestamp, Timestamp)], ignored: u64, total: usize) -> String {
+        let listed = behind.iter().map(|(at, cutoff)| {
+            let reason = format!(
+                "entry too far behind, entry timestamp is: {}, oldest acceptable timestamp is: {}",
+                rfc3339(*at),
+                rfc3339(*cutoff)
+            );
+            (*at, reason)
+        });
+        ignored_text(&self.tenant.id, stream, listed, ignored, total)
+    }
+
+    fn stream_rate_text(&self, stream: &Labels, entries: Range<usize>, total: usize) -> String {
+        let ignored = entries.len() as u64;
+        let listed = self.entries[entries].iter().take(MAX_LISTED).map(|entry| {
+            let reason = format!(
+                "Per stream rate limit exceeded (limit: {}/sec) while attempting to ingest for stream '{stream}' totaling {}, consider \
+                 splitting a stream via additional labels or contact your Loki administrator to see if the limit can be increased",
+                byte_size(self.limits.per_stream_rate_limit),
+                byte_size(entry_bytes(self.push, entry)),
+            );
+            (Timestamp(entry.timestamp), reason)
+        });
+        ignored_text(&self.tenant.id, stream, listed, ignored, total)
+    }
+}
+
+/// What [`Pass::check_order`] has found.
+#[derive(Default)]
+struct Passed {
+    /// The last entry that passed; none if none did.
+    last: Option<EntrySpan>,
+    min: i64,
+    max: i64,
+    duplicates: u64,
+    /// Entries before the window, and where it began then; the first few.
+    behind: Vec<(Timestamp, Timestamp)>,
+    behind_lines: u64,
+    behind_bytes: u64,
+}
+
+/// Loki's envelope around what an ingester refuses.
+fn ignored_text(
+    tenant: &TenantId,
+    stream: &Labels,
+    listed: impl Iterator<Item = (Timestamp, String)>,
+    ignored: u64,
+    total: usize,
+) -> String {
+    let mut text = String::new();
+    for (at, reason) in listed {
+        text.push_str(&format!("entry with timestamp {} ignored, reason: '{reason}',\n", go_time(at)));
+    }
+    text.push_str(&format!("user '{tenant}', total ignored: {ignored} out of {total} for stream: {stream}"));
+    text
+}
+
+/// Moves an entry on if its timestamp is that of the entry before it, or one that the entry before it was moved past. `before`: the
+/// timestamps of that one, as sent and as kept.
+fn increment(entry: &mut EntrySpan, before: Option<(i64, i64)>) -> (i64, i64) {
+    let sent = entry.timestamp;
+    if let Some((sent_before, kept_before)) = before
+        && (sent == sent_before || (sent_before < sent && sent <= kept_before))
+    {
+        entry.timestamp = kept_before.saturating_add(1);
+    }
+    (sent, entry.timestamp)
+}
+
+fn same_content(push: &Push, a: &EntrySpan, b: &EntrySpan) -> bool {
+    push.line(a) == push.line(b) && push.metadata(a).eq(push.metadata(b))
+}

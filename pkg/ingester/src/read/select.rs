@@ -1,0 +1,283 @@
+//! The newest or oldest lines of a time range.
+//!
+//! Invariants:
+//! * The answer is that of a plain look at every line: sort by timestamp in the direction, then by ascending stream hash, then by
+//!   place in the log in the direction; entries equal in stream, timestamp, line and metadata count once, at their first place; then take
+//!   `limit`.
+//! * Batches are looked at in the order of their best timestamp. Once `limit` lines are known, the worst of them is a bound: batches, runs
+//!   and entries beyond it are passed over. Workers share the bound.
+//! * Memory: at most about twice `limit` lines per worker, plus as many as share one timestamp with the worst, up to [`MAX_TIES`].
+
+use std::cmp::Ordering as Order;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use tailwater_model::{LabelSet, Labels, Timestamp};
+use tailwater_wire::node::{Direction, MatchedLine, SelectRequest, Selected};
+use tailwater_wire::push::EntrySpan;
+
+use super::Cancel;
+use crate::batch::{Batch, Run};
+use crate::evaluate::Evaluator;
+use crate::log::ArrivalLog;
+use crate::tenant::Tenant;
+
+/// Most workers of a read.
+const MAX_WORKERS: usize = 8;
+
+/// Lines under which a second worker is not worth its start.
+const LINES_PER_WORKER: u64 = 20_000;
+
+/// Lines beyond the limit that are kept because they tie with the worst: an earlier equal entry may still turn up and take their place.
+const MAX_TIES: usize = 10_000;
+
+/// Lines a worker may gather beyond twice the limit before it sorts.
+const SLACK: usize = 256;
+
+/// Lines between looks at the cancel.
+const LINES_PER_LOOK: u32 = 4096;
+
+/// A matching line, not yet certain to be answered.
+struct Candidate {
+    timestamp: i64,
+    stream_hash: u64,
+    labels_of_stream: Labels,
+    seq: u64,
+    index: u32,
+    accepted_at: Timestamp,
+    /// Names line and metadata as sent.
+    content: u128,
+    line: Box<[u8]>,
+    labels: LabelSet,
+}
+
+/// What the workers share.
+struct Search<'a> {
+    request: &'a SelectRequest,
+    seed: u64,
+    cancel: &'a Cancel,
+    /// Best first.
+    batches: Vec<Arc<Batch>>,
+    next: AtomicUsize,
+    /// Lines worse than this timestamp cannot be answered.
+    bound: AtomicI64,
+    scanned_lines: AtomicU64,
+    scanned_bytes: AtomicU64,
+}
+
+/// See [`tailwater_wire::node::Node::select`].
+pub(crate) fn select(
+    log: &ArrivalLog,
+    tenant: &Tenant,
+    request: &SelectRequest,
+    seed: u64,
+    cancel: &Cancel,
+) -> Selected {
+    let (start, end) = (request.start.nanos(), request.end.nanos());
+    if request.limit == 0 || start >= end {
+        return Selected::default();
+    }
+    let mut batches = log.collect(&tenant.account, request.as_of, |b| b.min < end && b.max >= start);
+    match request.direction {
+        Direction::Forward => batches.sort_by_key(|b| (b.min, b.seq)),
+        Direction::Backward => batches.sort_by_key(|b| std::cmp::Reverse((b.max, b.seq))),
+    }
+    let lines: u64 = batches.iter().map(|b| b.lines()).sum();
+    let search = Search {
+        request,
+        seed,
+        cancel,
+        batches,
+        next: AtomicUsize::new(0),
+        bound: AtomicI64::new(match request.direction {
+            Direction::Forward => i64::MAX,
+            Direction::Backward => i64::MIN,
+        }),
+        scanned_lines: AtomicU64::new(0),
+        scanned_bytes: AtomicU64::new(0),
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS);
+    let workers = usize::try_from(lines / LINES_PER_WORKER).unwrap_or(cores).clamp(1, cores);
+    let mut found = Vec::new();
+    if workers == 1 {
+        found = search.work();
+    } else {
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (1..workers).map(|_| scope.spawn(|| search.work())).collect();
+            found = search.work();
+            for other in others {
+                // A worker does not panic; if one did, so would the read.
+                found.extend(other.join().unwrap_or_default());
+            }
+        });
+    }
+    search.answer(found)
+}
+
+impl Search<'_> {
+    fn work(&self) -> Vec<Candidate> {
+        let mut evaluator = Evaluator::new(Arc::clone(&self.request.query), self.request.detect_level);
+        let mut found = Vec::new();
+        let mut looks = 0;
+        loop {
+            let next = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(batch) = self.batches.get(next) else { return found };
+            let best = match self.request.direction {
+                Direction::Forward => batch.min,
+                Direction::Backward => batch.max,
+            };
+            if self.is_beyond(best) || self.cancel.is_set() {
+                // So are all that follow.
+                return found;
+            }
+            self.look(batch, &mut evaluator, &mut found, &mut looks);
+        }
+    }
+
+    fn look(&self, batch: &Batch, evaluator: &mut Evaluator, found: &mut Vec<Candidate>, looks: &mut u32) {
+        let (start, end) = (self.request.start.nanos(), self.request.end.nanos());
+        let last = end.saturating_sub(1);
+        let may_match = evaluator.may_match(batch);
+        let (mut lines, mut bytes) = (0, 0);
+        for run in batch.runs.iter().filter(|run| run.overlaps(start, last)) {
+            let best = match self.request.direction {
+                Direction::Forward => run.min,
+                Direction::Backward => run.max,
+            };
+            if self.is_beyond(best) || !evaluator.selects(run) {
+                continue;
+            }
+            for (i, entry) in batch.entries(run).iter().enumerate() {
+                if !(start..end).contains(&entry.timestamp) || self.is_beyond(entry.timestamp) {
+                    continue;
+                }
+                lines += 1;
+                bytes += u64::from(entry.line_len);
+                if !may_match {
+                    continue;
+                }
+                *looks += 1;
+                if looks.is_multiple_of(LINES_PER_LOOK) && self.cancel.is_set() {
+                    return;
+                }
+                if let Some(hit) = evaluator.run(&run.stream.labels, batch, entry) {
+                    let (line, labels) = (hit.line.into(), hit.labels);
+                    found.push(self.candidate(batch, run, i, entry, line, labels));
+                    self.prune_sometimes(found);
+                }
+            }
+        }
+        self.scanned_lines.fetch_add(lines, Ordering::Relaxed);
+        self.scanned_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn candidate(
+        &self,
+        batch: &Batch,
+        run: &Run,
+        i: usize,
+        entry: &EntrySpan,
+        line: Box<[u8]>,
+        labels: LabelSet,
+    ) -> Candidate {
+        Candidate {
+            timestamp: entry.timestamp,
+            stream_hash: run.stream.hash,
+            labels_of_stream: run.stream.labels.clone(),
+            seq: batch.seq,
+            index: run.first + u32::try_from(i).unwrap_or(u32::MAX),
+            accepted_at: batch.accepted_at,
+            content: batch.content_key(entry, self.seed),
+            line,
+            labels,
+        }
+    }
+
+    fn is_beyond(&self, timestamp: i64) -> bool {
+        let bound = self.bound.load(Ordering::Relaxed);
+        match self.request.direction {
+            Direction::Forward => timestamp > bound,
+            Direction::Backward => timestamp < bound,
+        }
+    }
+
+    fn prune_sometimes(&self, found: &mut Vec<Candidate>) {
+        let limit = self.request.limit;
+        if found.len() < limit.saturating_mul(2).saturating_add(SLACK) {
+            return;
+        }
+        self.sort(found);
+        let worst = found.get(limit - 1).map(|c| (c.timestamp, c.stream_hash));
+        let Some(worst) = worst else { return };
+        let ties = found[limit..].iter().take(MAX_TIES).take_while(|c| (c.timestamp, c.stream_hash) == worst).count();
+        found.truncate(limit + ties);
+        match self.request.direction {
+            Direction::Forward => self.bound.fetch_min(worst.0, Ordering::Relaxed),
+            Direction::Backward => self.bound.fetch_max(worst.0, Ordering::Relaxed),
+        };
+    }
+
+    /// The answer's order, equal entries once.
+    fn sort(&self, found: &mut Vec<Candidate>) {
+        // First by place within a stream and instant, so that of equal entries the first is met first.
+        found.sort_unstable_by(|a, b| self.by_time(a, b).then_with(|| a.place().cmp(&b.place())));
+        let mut known = HashSet::new();
+        let mut of: Option<(i64, Labels)> = None;
+        found.retain(|c| {
+            if of.as_ref().is_none_or(|(timestamp, labels)| *timestamp != c.timestamp || *labels != c.labels_of_stream)
+            {
+                of = Some((c.timestamp, c.labels_of_stream.clone()));
+                known.clear();
+            }
+            known.insert(c.content)
+        });
+        if self.request.direction == Direction::Backward {
+            found.sort_unstable_by(|a, b| self.by_time(a, b).then_with(|| b.place().cmp(&a.place())));
+        }
+    }
+
+    fn by_time(&self, a: &Candidate, b: &Candidate) -> Order {
+        let time = match self.request.direction {
+            Direction::Forward => a.timestamp.cmp(&b.timestamp),
+            Direction::Backward => b.timestamp.cmp(&a.timestamp),
+        };
+        time.then_with(|| a.stream_hash.cmp(&b.stream_hash)).then_with(|| a.labels_of_stream.cmp(&b.labels_of_stream))
+    }
+
+    fn answer(&self, mut found: Vec<Candidate>) -> Selected {
+        self.sort(&mut found);
+        found.truncate(self.request.limit);
+        let mut text = Vec::with_capacity(found.iter().map(|c| c.line.len()).sum());
+        found.iter().for_each(|c| text.extend_from_slice(&c.line));
+        let text = Bytes::from(text);
+        let mut begin = 0;
+        let lines = found.into_iter().map(|c| {
+            let line = text.slice(begin..begin + c.line.len());
+            begin += c.line.len();
+            let matched = MatchedLine {
+                timestamp: Timestamp(c.timestamp),
+                accepted_at: c.accepted_at,
+                seq: c.seq,
+                index: c.index,
+                offset: 0,
+                len: u32::try_from(line.len()).unwrap_or(u32::MAX),
+                labels: c.labels,
+                stream_hash: c.stream_hash,
+            };
+            (matched, line)
+        });
+        Selected {
+            lines: lines.collect(),
+            scanned_lines: self.scanned_lines.load(Ordering::Relaxed),
+            scanned_bytes: self.scanned_bytes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Candidate {
+    fn place(&self) -> (u64, u32) {
+        (self.seq, self.index)
+    }
+}

@@ -1,0 +1,299 @@
+//! Tenants and their streams.
+//!
+//! Invariants:
+//! * In the steady state a stream is found by the bytes of its labels as sent, without parsing them. That cache is bounded by count and
+//!   bytes and is emptied when it is full or when the limits that its streams were checked against change.
+//! * A stream is active until it was idle for [`STREAM_IDLE`]; only active ones are registered and count against the limit. Batches keep
+//!   the labels of forgotten ones.
+//! * A tenant without streams, tails and batches is forgotten.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use tailwater_model::{Labels, Limits, TenantId, Timestamp};
+
+use crate::bucket::TokenBucket;
+use crate::log::{Account, ArrivalLog};
+use crate::metrics::{Metrics, TenantMetrics};
+use crate::stream::Stream;
+use crate::tails::Tails;
+use crate::validate::{Reason, stream_labels};
+
+/// A stream that was not pushed to for so long is forgotten (Loki's `chunk_idle_period`).
+const STREAM_IDLE: Duration = Duration::from_secs(30 * 60);
+
+/// How often a tenant at its limit looks for idle streams.
+const SWEEP_PAUSE: Duration = Duration::from_secs(1);
+
+/// Most active streams of a tenant, whatever its limits say.
+const MAX_STREAMS: usize = 1 << 20;
+
+/// Most label texts that a tenant's cache knows.
+const MAX_RAW_LABELS: usize = 1 << 17;
+
+/// Most bytes of label texts that a tenant's cache knows.
+const MAX_RAW_BYTES: usize = 32 << 20;
+
+/// A tenant.
+#[derive(Debug)]
+pub(crate) struct Tenant {
+    pub(crate) id: TenantId,
+    pub(crate) account: Arc<Account>,
+    pub(crate) tails: Tails,
+    pub(crate) metrics: TenantMetrics,
+    bucket: Mutex<TokenBucket>,
+    streams: RwLock<StreamTable>,
+}
+
+#[derive(Debug, Default)]
+struct StreamTable {
+    by_text: HashMap<u64, Cached, BuildHasherDefault<Hashed>>,
+    text_bytes: usize,
+    /// What the streams in `by_text` were checked against.
+    checked: Option<Arc<Limits>>,
+    by_labels: HashMap<Labels, Arc<Stream>>,
+    swept: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+struct Cached {
+    text: Box<[u8]>,
+    stream: Arc<Stream>,
+}
+
+/// Keys are hashes already.
+#[derive(Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for b in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*b);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+/// What the labels of a pushed stream lead to.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// A stream that is active.
+    Known(Arc<Stream>),
+    /// Labels of a stream that is not.
+    New(Labels),
+    /// Labels that are refused.
+    Refused(Reason, String),
+}
+
+impl Tenant {
+    /// Looks streams up by the texts of their labels.
+    pub(crate) fn find<'a>(
+        &self,
+        texts: impl Iterator<Item = &'a [u8]>,
+        limits: &Arc<Limits>,
+        seed: u64,
+        now: Timestamp,
+    ) -> Vec<Found> {
+        let texts: Vec<_> = texts.collect();
+        let mut found: Vec<Option<Found>> = Vec::with_capacity(texts.len());
+        {
+            let table = self.streams.read();
+            let valid = table.is_checked_against(limits);
+            found.extend(texts.iter().map(|text| {
+                let cached = if valid { table.cached(text, seed) } else { None }?;
+                cached.touch(now);
+                Some(Found::Known(Arc::clone(cached)))
+            }));
+        }
+        let found = found.into_iter().zip(texts);
+        found.map(|(found, text)| found.unwrap_or_else(|| self.find_by_labels(text, limits, seed, now))).collect()
+    }
+
+    fn find_by_labels(&self, text: &[u8], limits: &Arc<Limits>, seed: u64, now: Timestamp) -> Found {
+        let labels = match stream_labels(text, limits) {
+            Ok(labels) => labels,
+            Err((reason, text)) => return Found::Refused(reason, text),
+        };
+        let mut table = self.streams.write();
+        let Some(stream) = table.by_labels.get(&labels).cloned() else { return Found::New(labels) };
+        stream.touch(now);
+        table.remember(text, &stream, limits, seed);
+        Found::Known(stream)
+    }
+
+    /// Makes a stream active. None if that is one too many.
+    pub(crate) fn create(
+        &self,
+        text: &[u8],
+        labels: &Labels,
+        limits: &Arc<Limits>,
+        seed: u64,
+        now: Timestamp,
+    ) -> Option<Arc<Stream>> {
+        let max = match limits.max_global_streams_per_user {
+            0 => MAX_STREAMS,
+            max => max.min(MAX_STREAMS),
+        };
+        let mut table = self.streams.write();
+        if table.by_labels.len() >= max && table.swept.is_none_or(|at| now.since(at) >= SWEEP_PAUSE) {
+            table.sweep(now);
+        }
+        let active = table.by_labels.len();
+        let stream = match table.by_labels.entry(labels.clone()) {
+            Entry::Occupied(known) => Arc::clone(known.get()),
+            Entry::Vacant(_) if active >= max => return None,
+            Entry::Vacant(free) => {
+                self.metrics.streams_created.inc();
+                Arc::clone(free.insert(Arc::new(Stream::new(labels.clone(), now))))
+            }
+        };
+        table.remember(text, &stream, limits, seed);
+        self.count_streams(&table);
+        Some(stream)
+    }
+
+    /// Takes a push's bytes from the tenant's rate, all or nothing.
+    pub(crate) fn take(&self, now: Timestamp, limits: &Limits, bytes: u64) -> bool {
+        let mib = |mb: f64| mb * f64::from(1 << 20);
+        let (rate, burst) = (mib(limits.ingestion_rate_mb), mib(limits.ingestion_burst_size_mb));
+        #[expect(clippy::cast_precision_loss, reason = "a push has less than 2^53 bytes")]
+        let cost = bytes as f64;
+        self.bucket.lock().take(now, rate, burst, cost)
+    }
+
+    fn sweep(&self, now: Timestamp) {
+        let mut table = self.streams.write();
+        table.sweep(now);
+        self.count_streams(&table);
+    }
+
+    fn count_streams(&self, table: &StreamTable) {
+        self.metrics.streams.set(i64::try_from(table.by_labels.len()).unwrap_or(i64::MAX));
+    }
+
+    fn is_empty(&self) -> bool {
+        self.streams.read().by_labels.is_empty() && self.tails.is_empty() && self.account.batches() == 0
+    }
+}
+
+impl StreamTable {
+    fn is_checked_against(&self, limits: &Arc<Limits>) -> bool {
+        self.checked.as_ref().is_some_and(|checked| {
+            Arc::ptr_eq(checked, limits)
+                || (checked.max_label_names_per_series == limits.max_label_names_per_series
+                    && checked.max_label_name_length == limits.max_label_name_length
+                    && checked.max_label_value_length == limits.max_label_value_length
+                    && checked.discover_service_name == limits.discover_service_name)
+        })
+    }
+
+    fn cached(&self, text: &[u8], seed: u64) -> Option<&Arc<Stream>> {
+        let cached = self.by_text.get(&text_hash(text, seed))?;
+        (*cached.text == *text).then_some(&cached.stream)
+    }
+
+    fn remember(&mut self, text: &[u8], stream: &Arc<Stream>, limits: &Arc<Limits>, seed: u64) {
+        let full = self.by_text.len() >= MAX_RAW_LABELS || self.text_bytes + text.len() > MAX_RAW_BYTES;
+        if full || !self.is_checked_against(limits) {
+            self.by_text.clear();
+            self.text_bytes = 0;
+            self.checked = Some(Arc::clone(limits));
+        }
+        if text.len() > MAX_RAW_BYTES {
+            return;
+        }
+        let cached = Cached { text: text.into(), stream: Arc::clone(stream) };
+        self.text_bytes += text.len();
+        if let Some(old) = self.by_text.insert(text_hash(text, seed), cached) {
+            self.text_bytes -= old.text.len();
+        }
+    }
+
+    fn sweep(&mut self, now: Timestamp) {
+        self.swept = Some(now);
+        let is_active = |stream: &Stream| now.since(stream.used()) < STREAM_IDLE;
+        self.by_labels.retain(|_, stream| is_active(stream));
+        self.by_text.retain(|_, cached| is_active(&cached.stream));
+        self.text_bytes = self.by_text.values().map(|cached| cached.text.len()).sum();
+    }
+}
+
+fn text_hash(text: &[u8], seed: u64) -> u64 {
+    xxhash_rust::xxh3::xxh3_64_with_seed(text, seed)
+}
+
+/// All tenants.
+#[derive(Debug)]
+pub(crate) struct Tenants {
+    metrics: Metrics,
+    all: RwLock<HashMap<TenantId, Arc<Tenant>>>,
+}
+
+impl Tenants {
+    pub(crate) fn new(metrics: Metrics) -> Self {
+        Self { metrics, all: RwLock::default() }
+    }
+
+    /// The tenant, if anything is known of it.
+    pub(crate) fn get(&self, id: &TenantId) -> Option<Arc<Tenant>> {
+        self.all.read().get(id).cloned()
+    }
+
+    pub(crate) fn get_or_create(&self, id: &TenantId) -> Arc<Tenant> {
+        if let Some(tenant) = self.get(id) {
+            return tenant;
+        }
+        let make = || {
+            Arc::new(Tenant {
+                id: id.clone(),
+                account: Arc::default(),
+                tails: Tails::default(),
+                metrics: self.metrics.of(id),
+                bucket: Mutex::default(),
+                streams: RwLock::default(),
+            })
+        };
+        Arc::clone(self.all.write().entry(id.clone()).or_insert_with(make))
+    }
+
+    pub(crate) fn for_each(&self, f: impl FnMut(&Arc<Tenant>)) {
+        self.all.read().values().for_each(f);
+    }
+
+    /// Forgets idle streams, and tenants of which nothing is left.
+    pub(crate) fn sweep(&self, log: &ArrivalLog, now: Timestamp) {
+        let tenants: Vec<_> = self.all.read().values().cloned().collect();
+        let mut maybe_empty = Vec::new();
+        for tenant in tenants {
+            tenant.sweep(now);
+            if tenant.is_empty() {
+                maybe_empty.push(tenant.id.clone());
+            }
+        }
+        if maybe_empty.is_empty() {
+            return;
+        }
+        let mut all = self.all.write();
+        for id in maybe_empty {
+            // Whoever works with the tenant holds it; nobody can take it up meanwhile.
+            let idle = |tenant: &Arc<Tenant>| Arc::strong_count(tenant) == 1 && tenant.is_empty();
+            if all.get(&id).is_some_and(idle)
+                && let Some(tenant) = all.remove(&id)
+            {
+                log.forget(&tenant.account);
+                self.metrics.forget(&id);
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! `| json`: every field of the object that a line is.
+//!
+//! Invariants:
+//! * A nested field is named by the sanitized keys on the way to it, joined by `_`. The first field of a name wins.
+//! * What was found before the text turned out to be broken stays.
+//! * Objects nested deeper than [`MAX_DEPTH`] are not read; nothing recurses.
+
+use super::Work;
+use super::json_scan::{self as scan, Kind, Member};
+use super::labels::{EXTRACTED_SUFFIX, LineLabels, NameId, sanitize};
+
+/// What `__error__` says when a line is not the JSON that was expected.
+pub(crate) const ERROR: &str = "JSONParserErr";
+
+/// Deepest nesting that is read; each level looks for the end of its object, so this bounds the work per byte.
+const MAX_DEPTH: usize = 128;
+
+/// An object that is being read: where its text ends and how long the names of its fields are before their own part.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Open {
+    /// Where the text goes on behind the object.
+    end: usize,
+    prefix: usize,
+}
+
+/// Sets a label for every field.
+pub(crate) fn run(line: &[u8], labels: &mut LineLabels, work: &mut Work) {
+    if let Err(details) = walk(line, labels, work) {
+        labels.set_error(ERROR, details);
+    }
+}
+
+fn walk(line: &[u8], labels: &mut LineLabels, work: &mut Work) -> Result<(), &'static str> {
+    let start = scan::skip_space(line, 0).filter(|at| line[*at] == b'{').ok_or(scan::NO_OBJECT)?;
+    work.open.clear();
+    work.path.clear();
+    let mut object = Open { end: line.len(), prefix: 0 };
+    let mut at = start + 1;
+    let mut first = true;
+    loop {
+        let text = &line[..object.end];
+        let mut next = match scan::member(text, at, first)? {
+            Member::End => None,
+            Member::Key(raw, value_at) => {
+                let key = scan::unescape(raw, &mut work.key).ok_or(scan::BAD_ESCAPE)?;
+                let value = scan::value(text, value_at)?;
+                match value.kind {
+                    Kind::Null | Kind::Array => {}
+                    Kind::Object => {
+                        if work.open.len() + 1 >= MAX_DEPTH {
+                            return Err(scan::TOO_DEEP);
+                        }
+                        work.open.push(object);
+                        object = Open { end: value.end, prefix: push_part(&mut work.path, object.prefix, key) };
+                        at = value_at + 1;
+                        first = true;
+                        continue;
+                    }
+                    kind => {
+                        let nested = !work.open.is_empty();
+                        if let Some(name) = name(labels, &mut work.path, object.prefix, nested, key)
+                            && !labels.is_extracted(name)
+                        {
+                            let text = match kind {
+                                Kind::String => scan::unescape(value.raw, &mut work.text).unwrap_or_default(),
+                                _ => value.raw,
+                            };
+                            labels.set_spaced(name, text);
+                        }
+                    }
+                }
+                scan::after_value(text, value.end)?
+            }
+        };
+        first = false;
+        while next.is_none() {
+            let Some(outer) = work.open.pop() else { return Ok(()) };
+            next = scan::after_value(&line[..outer.end], object.end)?;
+            object = outer;
+        }
+        at = next.unwrap_or(object.end);
+    }
+}
+
+/// Puts the part of a key behind a prefix; answers how long both are.
+fn push_part(path: &mut String, prefix: usize, key: &[u8]) -> usize {
+    path.truncate(prefix);
+    if prefix > 0 {
+        path.push('_');
+    }
+    if !sanitize(key, prefix == 0, path) {
+        path.truncate(prefix);
+    }
+    path.len()
+}
+
+/// The name of the field `key`; none if nothing is left of it.
+fn name(labels: &mut LineLabels, path: &mut String, prefix: usize, nested: bool, key: &[u8]) -> Option<NameId> {
+    if !nested {
+        let name = labels.names().intern_key(key)?;
+        return Some(labels.target(name));
+    }
+    push_part(path, prefix, key);
+    let name = labels.names().intern(path);
+    if !labels.is_taken(name) {
+        return Some(name);
+    }
+    let renamed = [key, EXTRACTED_SUFFIX.as_bytes()].concat();
+    push_part(path, prefix, &renamed);
+    Some(labels.names().intern(path))
+}

@@ -1,0 +1,299 @@
+//! `| logfmt`: the pairs of `key=value key="quoted value" key`.
+//!
+//! Invariants: every byte up to the space separates; a pair that is broken is skipped, and with `--strict` it ends the line with
+//! an error; what was found before stays.
+
+use super::Work;
+use super::json_expr::first_char;
+use super::json_scan::hex4;
+use super::labels::{LineLabels, NameId};
+
+/// What `__error__` says of a broken pair.
+const ERROR: &str = "LogfmtParserErr";
+
+/// How pairs are taken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Flags {
+    pub(crate) strict: bool,
+    pub(crate) keep_empty: bool,
+}
+
+/// A label and the key that it is taken from.
+#[derive(Debug)]
+pub(crate) struct Extraction {
+    pub(crate) label: NameId,
+    /// The name that the sanitized key must have.
+    pub(crate) source: NameId,
+}
+
+/// Sets a label for every pair.
+pub(crate) fn run(flags: Flags, line: &[u8], labels: &mut LineLabels, work: &mut Work) {
+    let mut pairs = Pairs { line, at: 0 };
+    while let Some(pair) = pairs.next(&mut work.text) {
+        match pair {
+            Ok((key, value)) => {
+                if value.is_empty() && !flags.keep_empty {
+                    continue;
+                }
+                let Some(name) = labels.names().intern_key(key) else { continue };
+                let name = labels.target(name);
+                if !labels.is_extracted(name) {
+                    labels.set_spaced(name, value);
+                }
+            }
+            Err(broken) if flags.strict => return labels.set_error(ERROR, &broken.to_string()),
+            Err(_) => {}
+        }
+    }
+}
+
+/// Sets the labels that are asked for.
+pub(crate) fn run_expressions(
+    flags: Flags,
+    extractions: &[Extraction],
+    line: &[u8],
+    labels: &mut LineLabels,
+    work: &mut Work,
+) {
+    for extraction in extractions {
+        if !labels.is_taken(extraction.label) {
+            labels.set(extraction.label, "");
+        }
+    }
+    let mut pairs = Pairs { line, at: 0 };
+    while let Some(pair) = pairs.next(&mut work.text) {
+        let (key, value) = match pair {
+            Ok(pair) => pair,
+            Err(broken) if flags.strict => return labels.set_error(ERROR, &broken.to_string()),
+            Err(_) => continue,
+        };
+        let Some(key) = labels.names().intern_key(key) else { continue };
+        let by_source = extractions.iter().find(|e| e.source == key);
+        let Some(wanted) = by_source.or_else(|| extractions.iter().find(|e| e.label == key)) else { continue };
+        let value = match std::str::from_utf8(value) {
+            Ok(value) if !value.contains('\u{fffd}') => value,
+            _ => "",
+        };
+        if labels.is_taken(wanted.label) {
+            let target = labels.target(wanted.label);
+            if labels.is_extracted(target) {
+                return;
+            }
+            labels.set(target, value);
+        } else {
+            labels.set(wanted.label, value);
+        }
+    }
+}
+
+/// What is wrong with a pair, and the byte where that shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Broken {
+    at: usize,
+    what: &'static str,
+}
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "logfmt syntax error at pos {} : {}", self.at + 1, self.what)
+    }
+}
+
+const QUOTE: &str = "unexpected '\"'";
+const EQUALS: &str = "unexpected '='";
+const BAD_KEY: &str = "invalid key";
+const BAD_VALUE: &str = "invalid quoted value";
+const NO_END: &str = "unterminated quoted value";
+
+/// The pairs of a line, one after the other.
+struct Pairs<'a> {
+    line: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Pairs<'a> {
+    /// The next pair. `unquoted` holds a value that had escapes.
+    fn next<'b>(&mut self, unquoted: &'b mut Vec<u8>) -> Option<Result<(&'a [u8], &'b [u8]), Broken>>
+    where
+        'a: 'b,
+    {
+        let line = self.line;
+        let from = self.at + line.get(self.at..)?.iter().position(|b| *b > b' ')?;
+        let to = from
+            + line[from..].iter().position(|b| *b <= b' ' || matches!(b, b'=' | b'"')).unwrap_or(line.len() - from);
+        let key = &line[from..to];
+        self.at = to;
+        match line.get(to) {
+            Some(b'"') => return Some(Err(self.skip(to, QUOTE))),
+            Some(b'=') if key.is_empty() => return Some(Err(self.skip(to, EQUALS))),
+            _ => {}
+        }
+        if !key.is_ascii() && std::str::from_utf8(key).map_or(true, |k| k.contains('\u{fffd}')) {
+            return Some(Err(self.skip(to, BAD_KEY)));
+        }
+        if line.get(to) != Some(&b'=') {
+            return Some(Ok((key, b"")));
+        }
+        let from = to + 1;
+        if line.get(from) == Some(&b'"') {
+            return Some(self.quoted(from + 1, unquoted).map(|value| (key, value)));
+        }
+        let rest = &line[from..];
+        let to = from + rest.iter().position(|b| *b <= b' ' || matches!(b, b'=' | b'"')).unwrap_or(rest.len());
+        self.at = to;
+        match line.get(to) {
+            Some(b'=') => Some(Err(self.skip(to, EQUALS))),
+            Some(b'"') => Some(Err(self.skip(to, QUOTE))),
+            _ => Some(Ok((key, &line[from..to]))),
+        }
+    }
+
+    /// Goes to the next separator.
+    fn skip(&mut self, at: usize, what: &'static str) -> Broken {
+        let rest = &self.line[at..];
+        self.at = at + rest.iter().position(|b| *b <= b' ').unwrap_or(rest.len());
+        Broken { at, what }
+    }
+
+    fn quoted<'b>(&mut self, from: usize, unquoted: &'b mut Vec<u8>) -> Result<&'b [u8], Broken>
+    where
+        'a: 'b,
+    {
+        let Some(to) = super::json_scan::string_end(self.line, from) else {
+            self.at = self.line.len();
+            return Err(Broken { at: self.line.len(), what: NO_END });
+        };
+        self.at = to + 1;
+        let raw = &self.line[from..to];
+        if memchr::memchr(b'\\', raw).is_none() {
+            return Ok(raw);
+        }
+        if unquote(raw, unquoted) { Ok(unquoted) } else { Err(Broken { at: to, what: BAD_VALUE }) }
+    }
+}
+
+/// Puts what a quoted text spells into `out`; false if an escape is bad.
+fn unquote(raw: &[u8], out: &mut Vec<u8>) -> bool {
+    out.clear();
+    let mut rest = raw;
+    while let Some(at) = memchr::memchr(b'\\', rest) {
+        out.extend_from_slice(&rest[..at]);
+        let plain = match rest.get(at + 1) {
+            Some(b @ (b'"' | b'\\' | b'/' | b'\'')) => *b,
+            Some(b'b') => 8,
+            Some(b'f') => 12,
+            Some(b'n') => b'\n',
+            Some(b'r') => b'\r',
+            Some(b't') => b'\t',
+            Some(b'u') => {
+                let Some(high) = hex4(&rest[at..]) else { return false };
+                let low = rest.get(at + 6..).and_then(hex4).unwrap_or(0);
+                let (code, len) = match (high, low) {
+                    (0xD800..0xDC00, 0xDC00..0xE000) => (0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00), 12),
+                    _ => (high, 6),
+                };
+                let c = char::from_u32(code).unwrap_or('\u{fffd}');
+                out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+                rest = &rest[at + len..];
+                continue;
+            }
+            _ => return false,
+        };
+        out.push(plain);
+        rest = &rest[at + 2..];
+    }
+    out.extend_from_slice(rest);
+    true
+}
+
+/// Reads an expression: the name of a key, or the same in quotes.
+pub(crate) fn parse(expression: &[u8]) -> Result<Box<[u8]>, String> {
+    let refuse = |msg: &str| Err(format!("cannot parse expression [{}]: {msg}", String::from_utf8_lossy(expression)));
+    let mut found: Option<Box<[u8]>> = None;
+    let mut at = 0;
+    while let Some(b) = expression.get(at) {
+        let rest = &expression[at..];
+        let (kind, text, len): (_, &[u8], _) = match b {
+            b' ' | b'\t' | b'\n' => {
+                at += 1;
+                continue;
+            }
+            b'"' => {
+                let len = rest[1..].iter().position(|b| matches!(b, b'"' | b']')).unwrap_or(rest.len() - 1);
+                ("STRING", &rest[1..=len], (len + 2).min(rest.len()))
+            }
+            b if b.is_ascii_alphabetic() || *b == b'_' => {
+                let ends = |b: &u8| !b.is_ascii_alphanumeric() && *b != b'_';
+                let len = rest.iter().position(ends).unwrap_or(rest.len());
+                ("KEY", &rest[..len], len)
+            }
+            _ if found.is_some() => return refuse(&format!("unexpected char {}", first_char(rest))),
+            _ => break,
+        };
+        if found.is_some() {
+            return refuse(&format!("syntax error: unexpected {kind}"));
+        }
+        found = Some(text.into());
+        at += len;
+    }
+    match found {
+        Some(key) => Ok(key),
+        None => refuse("syntax error: unexpected $end, expecting STRING or KEY"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pairs(line: &str) -> Vec<Result<(String, String), Broken>> {
+        let mut pairs = Pairs { line: line.as_bytes(), at: 0 };
+        let mut text = Vec::new();
+        let mut all = Vec::new();
+        while let Some(pair) = pairs.next(&mut text) {
+            let owned = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
+            all.push(pair.map(|(k, v)| (owned(k), owned(v))));
+        }
+        all
+    }
+
+    fn ok(key: &str, value: &str) -> Result<(String, String), Broken> {
+        Ok((key.to_owned(), value.to_owned()))
+    }
+
+    #[test]
+    fn pairs_are_read() {
+        assert_eq!(
+            pairs("a=1\tbare  c= d=\"x y\"e=f"),
+            [ok("a", "1"), ok("bare", ""), ok("c", ""), ok("d", "x y"), ok("e", "f")]
+        );
+        assert_eq!(pairs(r#"a="q\"\\\/\'\n\u0041\ud83d\ude00\ud800." b=""#), {
+            let broken = Broken { at: 44, what: NO_END };
+            [ok("a", "q\"\\/'\nA😀\u{fffd}."), Err(broken)]
+        });
+    }
+
+    #[test]
+    fn broken_pairs_are_passed_over() {
+        let broken = |at, what| Err(Broken { at, what });
+        assert_eq!(pairs("a==b c=1"), [broken(2, EQUALS), ok("c", "1")]);
+        assert_eq!(
+            pairs("a=b\"c\" =x \"k\"=1 d"),
+            [broken(3, QUOTE), broken(7, EQUALS), broken(10, QUOTE), ok("d", "")]
+        );
+        assert_eq!(pairs(r#"a="\x" b=1"#), [broken(5, BAD_VALUE), ok("b", "1")]);
+        assert_eq!(Broken { at: 2, what: EQUALS }.to_string(), "logfmt syntax error at pos 3 : unexpected '='");
+    }
+
+    #[test]
+    fn expressions_are_names_or_quoted() {
+        assert_eq!(parse(b" a_1 ").as_deref(), Ok(&b"a_1"[..]));
+        assert_eq!(parse(b"\"a b\"").as_deref(), Ok(&b"a b"[..]));
+        let refusal = |e: &str| parse(e.as_bytes()).expect_err(e);
+        assert_eq!(refusal(""), "cannot parse expression []: syntax error: unexpected $end, expecting STRING or KEY");
+        assert!(refusal("9a").ends_with(": syntax error: unexpected $end, expecting STRING or KEY"));
+        assert!(refusal("q w").ends_with("]: syntax error: unexpected KEY"));
+        assert!(refusal("q\"w\"").ends_with("]: syntax error: unexpected STRING"));
+        assert!(refusal("q.w").ends_with("]: unexpected char ."));
+    }
+}
