@@ -94,6 +94,9 @@ impl Lines {
                 }
                 if let Some(matching) = &binary.matching {
                     self.matching(matching);
+                    if binary.needs_empty_include() && !matching.labels.is_empty() {
+                        self.add(" ()");
+                    }
                 }
                 self.0.push('\n');
                 self.metric(&binary.right, level + 1);

@@ -1,8 +1,9 @@
 //! The one spelling of an expression: what `Display` writes is Loki's `String()`.
 //!
 //! Invariants: what is printed parses again, to the same tree wherever the spelling keeps everything (sizes are rounded, empty
-//! groupings of vector aggregations vanish, labels that are not ASCII are quoted, which only Loki's printer understands); and
-//! printing what was parsed from a print gives that print again. Texts mention stages in this spelling too.
+//! groupings of vector aggregations vanish); and printing what was parsed from a print gives that print again. The exceptions
+//! are Loki's: matchers of labels that are not ASCII are quoted, and literals may fold to `NaN` or `+Inf`, which no query can
+//! say. Errors mention stages in this spelling too.
 
 use std::fmt::{self, Display, Formatter, Write as _};
 
@@ -301,8 +302,18 @@ impl Display for BinaryOp {
         f.write_str(if self.return_bool { " bool" } else { "" })?;
         if let Some(matching) = self.matching.as_ref().filter(|m| m.on || !m.labels.is_empty()) {
             write!(f, " {matching}")?;
+            f.write_str(if self.needs_empty_include() { " ()" } else { "" })?;
         }
         write!(f, " {})", self.right)
+    }
+}
+
+impl BinaryOp {
+    /// Whether the parenthesis of the right operand would be read as the labels of `group_left`, were there none before it.
+    pub(crate) fn needs_empty_include(&self) -> bool {
+        let bare =
+            self.matching.as_ref().is_some_and(|matching| matching.group.is_some() && matching.include.is_empty());
+        bare && matches!(self.right, MetricExpr::Binary(_))
     }
 }
 

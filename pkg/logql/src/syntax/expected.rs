@@ -85,6 +85,60 @@ fn unexpected(tables: &Tables, state: u16, token: &Token<'_>) -> Error {
     Error::Parse { line: token.line, col: token.col, msg }
 }
 
+/// A sentence that follows the grammar, for tests: each choice picks one of the tokens that can come next. Ends when the choices
+/// do, as soon as it can, and after a bounded number of tokens in any case.
+#[cfg(test)]
+pub(crate) fn walk(choices: &[u8]) -> Vec<Kind> {
+    const MOST: usize = 150;
+    const CLOSING: [Kind; 9] = [
+        Kind::CloseParen,
+        Kind::CloseBrace,
+        Kind::Range,
+        Kind::Number,
+        Kind::Identifier,
+        Kind::String,
+        Kind::OpenParen,
+        Kind::Comma,
+        Kind::Eq,
+    ];
+    let tables = tables();
+    let mut states = vec![0];
+    let mut kinds = Vec::new();
+    let mut choices = choices.iter();
+    while kinds.len() < MOST {
+        let next = |kind: Kind| take(tables, &states, kind).map(|states| (kind, states));
+        let viable: Vec<_> = Kind::ALL[1..].iter().copied().filter_map(next).collect();
+        let step = match choices.next() {
+            Some(choice) if !viable.is_empty() => Some(viable[usize::from(*choice) % viable.len()].clone()),
+            _ if take(tables, &states, Kind::End).is_some() => None,
+            _ => CLOSING.iter().copied().find_map(next).or_else(|| viable.first().cloned()),
+        };
+        let Some((kind, after)) = step else { break };
+        kinds.push(kind);
+        states = after;
+    }
+    kinds
+}
+
+/// The states after `kind`; `None` if it is unexpected.
+#[cfg(test)]
+fn take(tables: &Tables, states: &[u16], kind: Kind) -> Option<Vec<u16>> {
+    let mut states = states.to_vec();
+    loop {
+        match tables.action(*states.last()?, kind)? {
+            Action::Shift(next) => {
+                states.push(next);
+                return Some(states);
+            }
+            Action::Accept => return Some(states),
+            Action::Reduce(production) => {
+                states.truncate(states.len() - tables.production(production).0);
+                states.push(tables.after(*states.last()?, production)?);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

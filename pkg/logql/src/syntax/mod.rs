@@ -18,6 +18,8 @@ mod parser;
 pub mod pattern_expr;
 mod scan;
 pub(crate) mod simple_regex;
+#[cfg(test)]
+mod tests;
 mod token;
 mod validate;
 

@@ -23,7 +23,7 @@ use crate::ast::{
 };
 
 /// How deep a syntax tree may be: operators in a row, each of which is an operand of the next.
-pub(crate) const MAX_DEPTH: u32 = 1000;
+pub(crate) const MAX_DEPTH: u32 = 500;
 
 /// How many rules pest may try. The longest query allowed needs less than a tenth of it.
 const MAX_CALLS: usize = 100_000_000;
