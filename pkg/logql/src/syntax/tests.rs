@@ -39,7 +39,7 @@ fn kind() -> impl Strategy<Value = Kind> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     #[test]
     fn both_grammars_take_what_one_of_them_makes(choices in prop::collection::vec(any::<u8>(), 0..60)) {
