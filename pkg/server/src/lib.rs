@@ -1,1 +1,65 @@
-//! (skeleton)
+//! The edge: HTTP and WebSocket, tenancy, limits of requests, configuration, metrics, readiness and drain. It puts the parts of
+//! the process together and is the only crate that speaks to clients.
+//!
+//! A request's way: [`conn`] (deadlines) → `routes` → `push`, `read`, `tail` or `admin`; what goes wrong anywhere becomes an
+//! answer in `errors`, the one table.
+
+mod admin;
+mod answer;
+mod app;
+mod body;
+mod config;
+mod conn;
+mod errors;
+mod form;
+pub mod logging;
+mod metrics;
+mod params;
+mod push;
+mod quiet;
+mod read;
+mod routes;
+mod server;
+mod tail;
+mod tenancy;
+
+pub use config::{
+    Config, ConfigError, DistributorConfig, FrontendConfig, IngesterConfig, Loaded, QuerierConfig, ServerConfig,
+};
+pub use server::{Addrs, Server};
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// The address as configured.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// What an [`Error`] is, for exit codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Bad usage or configuration.
+    Usage,
+    /// The machine does not allow it.
+    Failed,
+}
+
+impl Error {
+    /// What the error is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Config(_) => Kind::Usage,
+            Self::Bind { .. } => Kind::Failed,
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Collecting the body of a request: capped, within a time, and within what all bodies together may take.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use axum::http::StatusCode;
+use parking_lot::Mutex;
+
+use crate::answer::Failure;
+
+/// Most bytes that all bodies being received and handled may take together.
+pub(crate) const MAX_BYTES_IN_FLIGHT: usize = 1 << 30;
+
+/// Memory is asked for in advance up to this; beyond, as bytes arrive.
+const MAX_TRUSTED_LENGTH: usize = 1 << 20;
+
+/// How much bodies take now.
+#[derive(Debug, Default)]
+pub(crate) struct InFlight(Mutex<usize>);
+
+impl InFlight {
+    /// Bytes now.
+    pub(crate) fn bytes(&self) -> usize {
+        *self.0.lock()
+    }
+
+    fn grow(&self, by: usize) -> bool {
+        let mut bytes = self.0.lock();
+        let fits = MAX_BYTES_IN_FLIGHT - *bytes >= by;
+        if fits {
+            *bytes += by;
+        }
+        fits
+    }
+}
+
+/// A body. Its share of [`MAX_BYTES_IN_FLIGHT`] is given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Collected {
+    bytes: Vec<u8>,
+    taken: usize,
+    in_flight: Arc<InFlight>,
+}
+
+impl std::ops::Deref for Collected {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Collected {
+    fn drop(&mut self) {
+        *self.in_flight.0.lock() -= self.taken;
+    }
+}
+
+impl Collected {
+    fn append(&mut self, chunk: &[u8]) -> Result<(), Failure> {
+        if !self.in_flight.grow(chunk.len()) {
+            let text = "The server cannot accept more requests at this time.";
+            return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, text));
+        }
+        self.taken += chunk.len();
+        self.bytes.extend_from_slice(chunk);
+        Ok(())
+    }
+}
+
+/// Receives a whole body of at most `cap` bytes.
+///
+/// # Errors
+/// 413 over the cap, 503 when all bodies together take too much, 408 after `timeout`, 400 when the client breaks off.
+pub(crate) async fn collect(
+    body: Body,
+    cap: usize,
+    timeout: Duration,
+    in_flight: &Arc<InFlight>,
+) -> Result<Collected, Failure> {
+    let collecting = receive(body, cap, in_flight);
+    tokio::time::timeout(timeout, collecting).await.unwrap_or_else(|_elapsed| {
+        let text = format!("the request body did not arrive within {timeout:?}");
+        Err(Failure::new(StatusCode::REQUEST_TIMEOUT, text))
+    })
+}
+
+async fn receive(mut body: Body, cap: usize, in_flight: &Arc<InFlight>) -> Result<Collected, Failure> {
+    let too_large = |size: usize| {
+        let text = format!("request body too large: message size too large than max ({size} vs {cap})");
+        Failure::new(StatusCode::PAYLOAD_TOO_LARGE, text)
+    };
+    let declared = body.size_hint().exact().map_or(0, |n| usize::try_from(n).unwrap_or(usize::MAX));
+    if declared > cap {
+        return Err(too_large(declared));
+    }
+    let bytes = Vec::with_capacity(declared.min(MAX_TRUSTED_LENGTH));
+    let mut collected = Collected { bytes, taken: 0, in_flight: Arc::clone(in_flight) };
+    loop {
+        let frame = std::future::poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await;
+        match frame {
+            None => return Ok(collected),
+            Some(Err(error)) => return Err(Failure::bad_request(format!("the request body broke off: {error}"))),
+            Some(Ok(frame)) => {
+                let Some(chunk) = frame.data_ref() else { continue };
+                if chunk.len() > cap - collected.bytes.len() {
+                    return Err(too_large(cap.saturating_add(1)));
+                }
+                collected.append(chunk)?;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn bodies_are_capped_and_accounted_for() {
+        let in_flight = Arc::<InFlight>::default();
+        let second = Duration::from_secs(1);
+        let body = collect(Body::from("12345"), 5, second, &in_flight).await.unwrap();
+        assert_eq!((&body[..], in_flight.bytes()), (&b"12345"[..], 5));
+        drop(body);
+        assert_eq!(in_flight.bytes(), 0);
+
+        let failure = collect(Body::from("123456"), 5, second, &in_flight).await.unwrap_err();
+        assert_eq!(failure.status, 413);
+        assert_eq!(failure.text, "request body too large: message size too large than max (6 vs 5)");
+
+        *in_flight.0.lock() = MAX_BYTES_IN_FLIGHT - 2;
+        let failure = collect(Body::from("123"), 5, second, &in_flight).await.unwrap_err();
+        assert_eq!(failure.status, 503);
+        assert_eq!(in_flight.bytes(), MAX_BYTES_IN_FLIGHT - 2);
+    }
+}

@@ -1,0 +1,87 @@
+//! Every setting that has a meaning here: its place in the file (Loki's, where Loki has it), its unit, its field.
+
+use serde_json::Value;
+use tailwater_model::Limits;
+
+use super::Config;
+use super::tree::Node;
+use super::units::{Flag, Mebibytes, OptionalFlag, Size, Text, Texts, Time, Unit, Whole};
+
+/// A setting of `T`.
+pub(super) struct Key<T> {
+    /// Where it stands, levels separated by dots.
+    pub(super) path: &'static str,
+    /// Its value, as the file would have it.
+    pub(super) get: fn(&T) -> Value,
+    /// Reads it from the file.
+    pub(super) set: fn(&mut T, &Node) -> Result<(), String>,
+}
+
+macro_rules! keys {
+    ($of:ty; $( $path:literal => $($field:ident).+ : $unit:ty ),* $(,)?) => {
+        &[$( Key {
+            path: $path,
+            get: |c: &$of| <$unit as Unit>::show(&c.$($field).+),
+            set: |c: &mut $of, node: &Node| <$unit as Unit>::read(node).map(|value| c.$($field).+ = value),
+        } ),*]
+    };
+}
+
+/// Everything but limits.
+pub(super) const CONFIG_KEYS: &[Key<Config>] = keys! { Config;
+    "target" => target: Text,
+    "auth_enabled" => auth_enabled: OptionalFlag,
+    "no_auth_tenant" => no_auth_tenant: Text,
+    "server.http_listen_address" => server.http_listen_address: Text,
+    "server.http_listen_port" => server.http_listen_port: Whole<u16>,
+    "server.http_listen_conn_limit" => server.http_listen_conn_limit: Whole<usize>,
+    "server.http_server_read_timeout" => server.http_server_read_timeout: Time,
+    "server.http_server_write_timeout" => server.http_server_write_timeout: Time,
+    "server.http_server_idle_timeout" => server.http_server_idle_timeout: Time,
+    "server.graceful_shutdown_timeout" => server.graceful_shutdown_timeout: Time,
+    "server.log_level" => server.log_level: Text,
+    "server.log_format" => server.log_format: Text,
+    "distributor.max_recv_msg_size" => distributor.max_recv_msg_size: Size<usize>,
+    "distributor.max_decompressed_size" => distributor.max_decompressed_size: Size<usize>,
+    "distributor.otlp_config.default_resource_attributes_as_index_labels" =>
+        distributor.otlp_resource_attributes_as_index_labels: Texts,
+    "ingester.log_memory_mb" => ingester.log_memory_mb: Whole<u32>,
+    "ingester.max_chunk_age" => ingester.max_chunk_age: Time,
+    "querier.tail_max_duration" => querier.tail_max_duration: Time,
+    "querier.multi_tenant_queries_enabled" => querier.multi_tenant_queries_enabled: Flag,
+    "frontend.max_body_size" => frontend.max_body_size: Size<usize>,
+    "frontend.compress_responses" => frontend.compress_responses: Flag,
+};
+
+/// `limits_config`, and what `overrides` may set per tenant.
+pub(super) const LIMIT_KEYS: &[Key<Limits>] = keys! { Limits;
+    "ingestion_rate_mb" => ingestion_rate_mb: Mebibytes,
+    "ingestion_burst_size_mb" => ingestion_burst_size_mb: Mebibytes,
+    "max_line_size" => max_line_size: Size<usize>,
+    "max_line_size_truncate" => max_line_size_truncate: Flag,
+    "max_label_name_length" => max_label_name_length: Whole<usize>,
+    "max_label_value_length" => max_label_value_length: Whole<usize>,
+    "max_label_names_per_series" => max_label_names_per_series: Whole<usize>,
+    "max_global_streams_per_user" => max_global_streams_per_user: Whole<usize>,
+    "per_stream_rate_limit" => per_stream_rate_limit: Size<u64>,
+    "per_stream_rate_limit_burst" => per_stream_rate_limit_burst: Size<u64>,
+    "reject_old_samples" => reject_old_samples: Flag,
+    "reject_old_samples_max_age" => reject_old_samples_max_age: Time,
+    "creation_grace_period" => creation_grace_period: Time,
+    "allow_structured_metadata" => allow_structured_metadata: Flag,
+    "max_structured_metadata_size" => max_structured_metadata_size: Size<usize>,
+    "max_structured_metadata_entries_count" => max_structured_metadata_entries_count: Whole<usize>,
+    "discover_service_name" => discover_service_name: Texts,
+    "discover_log_levels" => discover_log_levels: Flag,
+    "increment_duplicate_timestamp" => increment_duplicate_timestamp: Flag,
+    "max_entries_limit_per_query" => max_entries_limit_per_query: Whole<u32>,
+    "max_query_series" => max_query_series: Whole<usize>,
+    "max_query_length" => max_query_length: Time,
+    "max_query_lookback" => max_query_lookback: Time,
+    "max_query_range" => max_query_range: Time,
+    "query_timeout" => query_timeout: Time,
+    "max_streams_matchers_per_query" => max_streams_matchers_per_query: Whole<usize>,
+    "max_concurrent_tail_requests" => max_concurrent_tail_requests: Whole<u32>,
+    "volume_enabled" => volume_enabled: Flag,
+    "volume_max_series" => volume_max_series: Whole<usize>,
+};

@@ -1,0 +1,417 @@
+//! Configuration: defaults, then the file, then `TAILWATER_*` of the environment, then flags. Keys that mean what a key of Loki
+//! means bear its name and stand where it stands; keys of Loki without a meaning here are accepted with a warning; any other key
+//! is an error that names it, its place and the nearest known key.
+
+mod foreign;
+mod keys;
+mod nearest;
+mod print;
+mod tree;
+mod units;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_saphyr::Spanned;
+use tailwater_model::{Limits, TenantId, TenantLimits};
+
+use keys::{CONFIG_KEYS, LIMIT_KEYS};
+pub(crate) use print::Mode;
+use tree::Node;
+
+/// Prefix of environment variables that are settings: `server.http_listen_port` is `TAILWATER_SERVER_HTTP_LISTEN_PORT`.
+const ENVIRONMENT_PREFIX: &str = "TAILWATER_";
+
+/// The largest configuration file, in bytes.
+const MAX_FILE_BYTES: u64 = 16 << 20;
+
+/// Everything that can be set. [`Config::default`] is a server on `127.0.0.1:3100` for anybody who can reach it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Which parts run in this process; `all` is what there is.
+    pub target: String,
+    /// `Some(true)`: a tenant header is required; `Some(false)`: it is ignored; `None`: it is honoured, and whoever sends none is
+    /// [`Config::no_auth_tenant`].
+    pub auth_enabled: Option<bool>,
+    /// The tenant of requests that name none.
+    pub no_auth_tenant: String,
+    /// The listener and its connections.
+    pub server: ServerConfig,
+    /// What pushes may look like.
+    pub distributor: DistributorConfig,
+    /// The arrival log.
+    pub ingester: IngesterConfig,
+    /// Tails and queries.
+    pub querier: QuerierConfig,
+    /// The read endpoints.
+    pub frontend: FrontendConfig,
+    /// Limits of every tenant that has none of its own.
+    pub limits: Limits,
+    /// Limits of single tenants.
+    pub overrides: BTreeMap<TenantId, Limits>,
+}
+
+/// `server.*`
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerConfig {
+    /// Address to listen on; empty = all.
+    pub http_listen_address: String,
+    /// Port to listen on; 0 = any that is free.
+    pub http_listen_port: u16,
+    /// Most connections at a time; 0 = any number.
+    pub http_listen_conn_limit: usize,
+    /// Longest time to receive a request.
+    pub http_server_read_timeout: Duration,
+    /// Longest time without a byte of the answer being taken.
+    pub http_server_write_timeout: Duration,
+    /// How long a connection may wait for the next request.
+    pub http_server_idle_timeout: Duration,
+    /// Longest drain after SIGTERM.
+    pub graceful_shutdown_timeout: Duration,
+    /// debug, info, warn or error.
+    pub log_level: String,
+    /// logfmt or json.
+    pub log_format: String,
+}
+
+/// `distributor.*`
+#[derive(Clone, Debug, PartialEq)]
+pub struct DistributorConfig {
+    /// Largest push body as received, in bytes.
+    pub max_recv_msg_size: usize,
+    /// Largest push body after decompression, in bytes.
+    pub max_decompressed_size: usize,
+    /// Resource attributes that become stream labels.
+    pub otlp_resource_attributes_as_index_labels: Vec<String>,
+}
+
+/// `ingester.*`
+#[derive(Clone, Debug, PartialEq)]
+pub struct IngesterConfig {
+    /// Memory of the arrival log in MiB.
+    pub log_memory_mb: u32,
+    /// Twice the window within which a stream accepts entries out of order.
+    pub max_chunk_age: Duration,
+}
+
+/// `querier.*`
+#[derive(Clone, Debug, PartialEq)]
+pub struct QuerierConfig {
+    /// Longest tail.
+    pub tail_max_duration: Duration,
+    /// Allow `X-Scope-OrgID: a|b` on queries.
+    pub multi_tenant_queries_enabled: bool,
+}
+
+/// `frontend.*`
+#[derive(Clone, Debug, PartialEq)]
+pub struct FrontendConfig {
+    /// Largest body of a read request, in bytes.
+    pub max_body_size: usize,
+    /// Compress answers for clients that accept gzip.
+    pub compress_responses: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            target: "all".to_owned(),
+            auth_enabled: None,
+            no_auth_tenant: "fake".to_owned(),
+            server: ServerConfig {
+                http_listen_address: "127.0.0.1".to_owned(),
+                http_listen_port: 3100,
+                http_listen_conn_limit: 0,
+                http_server_read_timeout: Duration::from_secs(30),
+                http_server_write_timeout: Duration::from_secs(30),
+                http_server_idle_timeout: Duration::from_secs(120),
+                graceful_shutdown_timeout: Duration::from_secs(30),
+                log_level: "info".to_owned(),
+                log_format: "logfmt".to_owned(),
+            },
+            distributor: DistributorConfig {
+                max_recv_msg_size: 100 << 20,
+                // Loki allows 5000 MiB, and needs them when somebody sends a bomb.
+                max_decompressed_size: 256 << 20,
+                otlp_resource_attributes_as_index_labels: OTLP_INDEX_ATTRIBUTES
+                    .iter()
+                    .map(|name| (*name).to_owned())
+                    .collect(),
+            },
+            ingester: IngesterConfig { log_memory_mb: 256, max_chunk_age: Duration::from_secs(2 * 3600) },
+            querier: QuerierConfig {
+                tail_max_duration: Duration::from_secs(3600),
+                multi_tenant_queries_enabled: false,
+            },
+            frontend: FrontendConfig { max_body_size: 10 << 20, compress_responses: true },
+            limits: Limits::default(),
+            overrides: BTreeMap::new(),
+        }
+    }
+}
+
+/// The resource attributes that identify where logs come from (contract, OTLP).
+const OTLP_INDEX_ATTRIBUTES: [&str; 18] = [
+    "service.name",
+    "service.namespace",
+    "service.instance.id",
+    "deployment.environment",
+    "deployment.environment.name",
+    "cloud.region",
+    "cloud.availability_zone",
+    "k8s.cluster.name",
+    "k8s.namespace.name",
+    "k8s.pod.name",
+    "k8s.container.name",
+    "container.name",
+    "k8s.replicaset.name",
+    "k8s.deployment.name",
+    "k8s.statefulset.name",
+    "k8s.daemonset.name",
+    "k8s.cronjob.name",
+    "k8s.job.name",
+];
+
+/// Why a configuration cannot be used. The text names the source, the place and the key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{at}: {what}")]
+pub struct ConfigError {
+    /// `file:line:column`, the environment variable or the flag.
+    pub at: String,
+    /// What is wrong and what is allowed.
+    pub what: String,
+}
+
+/// A configuration and what its author should know.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Settings without effect, each with its place.
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// Reads the configuration: defaults, `file`, `TAILWATER_*` of `environment`, then `overrides` (dotted key and value, from
+    /// flags).
+    ///
+    /// # Errors
+    /// The first setting that is unknown or bad, or that the file cannot be read.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        overrides: &[(String, String)],
+    ) -> Result<Loaded, ConfigError> {
+        let mut loader = Loader::default();
+        if let Some(path) = file {
+            let name = path.display().to_string();
+            let text = read(path).map_err(|what| ConfigError { at: name.clone(), what })?;
+            loader.file(&text, &name)?;
+        }
+        loader.environment(environment)?;
+        for (path, value) in overrides {
+            loader.set(path, &Node::Scalar(value.clone()), &format!("flag for {path}"))?;
+        }
+        loader.finish()
+    }
+
+    /// Reads a configuration file's text; `name` is what messages call it.
+    ///
+    /// # Errors
+    /// See [`Config::load`].
+    pub fn parse(text: &str, name: &str) -> Result<Loaded, ConfigError> {
+        let mut loader = Loader::default();
+        loader.file(text, name)?;
+        loader.finish()
+    }
+
+    /// Where the limits of tenants come from.
+    pub(crate) fn tenant_limits(&self) -> Arc<dyn TenantLimits> {
+        Arc::new(ConfiguredLimits {
+            common: Arc::new(self.limits.clone()),
+            own: self.overrides.iter().map(|(tenant, limits)| (tenant.clone(), Arc::new(limits.clone()))).collect(),
+        })
+    }
+}
+
+struct ConfiguredLimits {
+    common: Arc<Limits>,
+    own: BTreeMap<TenantId, Arc<Limits>>,
+}
+
+impl TenantLimits for ConfiguredLimits {
+    fn limits(&self, tenant: &TenantId) -> Arc<Limits> {
+        Arc::clone(self.own.get(tenant).unwrap_or(&self.common))
+    }
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let size = std::fs::metadata(path).map_err(|e| format!("cannot be read: {e}"))?.len();
+    if size > MAX_FILE_BYTES {
+        return Err(format!("is {size} bytes long; a configuration has at most {MAX_FILE_BYTES}"));
+    }
+    std::fs::read_to_string(path).map_err(|e| format!("cannot be read: {e}"))
+}
+
+#[derive(Default)]
+struct Loader {
+    config: Config,
+    /// Settings of `overrides`, applied last: they start from the final common limits.
+    own: Vec<(TenantId, &'static keys::Key<Limits>, Node, String)>,
+    warnings: Vec<String>,
+}
+
+impl Loader {
+    fn file(&mut self, text: &str, name: &str) -> Result<(), ConfigError> {
+        let document: Option<Spanned<Node>> = serde_saphyr::from_str(text).map_err(|error| {
+            let at = error.location().map_or_else(|| name.to_owned(), |l| place(name, l.line(), l.column()));
+            ConfigError { at, what: format!("not YAML: {}", error.without_snippet()) }
+        })?;
+        match document {
+            None => Ok(()),
+            Some(document) => self.map("", &document.value, name, name),
+        }
+    }
+
+    fn map(&mut self, above: &str, node: &Node, name: &str, at: &str) -> Result<(), ConfigError> {
+        let pairs = match node {
+            Node::Null => return Ok(()),
+            Node::Map(pairs) => pairs,
+            other => {
+                let whose = if above.is_empty() { String::new() } else { format!("{above}: ") };
+                let what = format!("{whose}found {} where settings are expected", other.kind());
+                return Err(ConfigError { at: at.to_owned(), what });
+            }
+        };
+        for (key, value) in pairs {
+            let at = place(name, key.referenced.line(), key.referenced.column());
+            let key = key.value.text().unwrap_or("~");
+            let path = if above.is_empty() { key.to_owned() } else { format!("{above}.{key}") };
+            if above == "overrides" {
+                self.tenant(key, &value.value, name, &at)?;
+            } else if path == "overrides" || is_section(&path) {
+                self.map(&path, &value.value, name, &at)?;
+            } else {
+                let known = paths().any(|known| known == path) && value.referenced.line() > 0;
+                let at = if known { place(name, value.referenced.line(), value.referenced.column()) } else { at };
+                self.set(&path, &value.value, &at)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tenant(&mut self, tenant: &str, node: &Node, name: &str, at: &str) -> Result<(), ConfigError> {
+        let bad = |what: String| ConfigError { at: at.to_owned(), what };
+        let id = TenantId::parse(tenant).map_err(|e| bad(format!("overrides: {e}")))?;
+        let pairs = match node {
+            Node::Null => return Ok(()),
+            Node::Map(pairs) => pairs,
+            other => return Err(bad(format!("overrides.{tenant}: found {} where limits are expected", other.kind()))),
+        };
+        for (key, value) in pairs {
+            let at = place(name, key.referenced.line(), key.referenced.column());
+            let key = key.value.text().unwrap_or("~");
+            if let Some(known) = LIMIT_KEYS.iter().find(|known| known.path == key) {
+                self.own.push((id.clone(), known, value.value.clone(), at));
+            } else if foreign::is_lokis(&format!("limits_config.{key}")) {
+                self.warn(&at, &format!("overrides.{tenant}.{key}"));
+            } else {
+                let nearest = nearest::nearest(key, LIMIT_KEYS.iter().map(|known| known.path));
+                return Err(ConfigError { at, what: unknown(&format!("overrides.{tenant}.{key}"), nearest) });
+            }
+        }
+        Ok(())
+    }
+
+    fn environment(&mut self, all: impl IntoIterator<Item = (String, String)>) -> Result<(), ConfigError> {
+        let mut ours: Vec<_> = all.into_iter().filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX)).collect();
+        ours.sort();
+        for (name, value) in ours {
+            let wanted = &name[ENVIRONMENT_PREFIX.len()..];
+            match paths().find(|path| path.replace('.', "_").eq_ignore_ascii_case(wanted)) {
+                Some(path) => self.set(&path, &Node::Scalar(value), &name)?,
+                None => self.warnings.push(format!("{name}: names no setting and has no effect")),
+            }
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, path: &str, value: &Node, at: &str) -> Result<(), ConfigError> {
+        let result = if let Some(limit) = path.strip_prefix("limits_config.")
+            && let Some(key) = LIMIT_KEYS.iter().find(|key| key.path == limit)
+        {
+            (key.set)(&mut self.config.limits, value)
+        } else if let Some(key) = CONFIG_KEYS.iter().find(|key| key.path == path) {
+            (key.set)(&mut self.config, value)
+        } else if foreign::is_lokis(path) {
+            self.warn(at, path);
+            Ok(())
+        } else {
+            let known: Vec<_> = paths().collect();
+            let nearest = nearest::nearest(path, known.iter().map(String::as_str));
+            return Err(ConfigError { at: at.to_owned(), what: unknown(path, nearest) });
+        };
+        result.map_err(|what| ConfigError { at: at.to_owned(), what: format!("{path}: {what}") })?;
+        check(&self.config, path).map_err(|what| ConfigError { at: at.to_owned(), what: format!("{path}: {what}") })
+    }
+
+    fn warn(&mut self, at: &str, path: &str) {
+        self.warnings.push(format!("{at}: {path}: a setting of Loki without a meaning here; it has no effect"));
+    }
+
+    fn finish(mut self) -> Result<Loaded, ConfigError> {
+        self.config.limits.out_of_order_window = self.config.ingester.max_chunk_age / 2;
+        for (tenant, key, value, at) in self.own {
+            let limits = self.config.overrides.entry(tenant).or_insert_with(|| self.config.limits.clone());
+            (key.set)(limits, &value).map_err(|what| ConfigError { at, what: format!("{}: {what}", key.path) })?;
+        }
+        Ok(Loaded { config: self.config, warnings: self.warnings })
+    }
+}
+
+/// What a value must be beyond its unit.
+fn check(config: &Config, path: &str) -> Result<(), String> {
+    let one_of = |value: &str, allowed: &[&str]| {
+        if allowed.contains(&value) { Ok(()) } else { Err(format!("{value:?} is not known; allowed: {}", allowed.join(", "))) }
+    };
+    let not_zero = |zero: bool, what: &str| if zero { Err(format!("0 is too little; allowed: {what}")) } else { Ok(()) };
+    match path {
+        "target" => one_of(&config.target, &["all"]),
+        "no_auth_tenant" => TenantId::parse(&config.no_auth_tenant).map(drop).map_err(|e| e.to_string()),
+        "server.log_level" => one_of(&config.server.log_level, &["debug", "info", "warn", "error"]),
+        "server.log_format" => one_of(&config.server.log_format, &["logfmt", "json"]),
+        "server.http_server_read_timeout" => not_zero(config.server.http_server_read_timeout.is_zero(), "more than 0s"),
+        "server.http_server_write_timeout" => {
+            not_zero(config.server.http_server_write_timeout.is_zero(), "more than 0s")
+        }
+        "server.http_server_idle_timeout" => not_zero(config.server.http_server_idle_timeout.is_zero(), "more than 0s"),
+        "ingester.log_memory_mb" => not_zero(config.ingester.log_memory_mb == 0, "1 and more"),
+        "querier.tail_max_duration" => not_zero(config.querier.tail_max_duration.is_zero(), "more than 0s"),
+        "limits_config.query_timeout" => not_zero(config.limits.query_timeout.is_zero(), "more than 0s"),
+        _ => Ok(()),
+    }
+}
+
+fn place(name: &str, line: u64, column: u64) -> String {
+    format!("{name}:{line}:{column}")
+}
+
+fn unknown(path: &str, nearest: Option<&str>) -> String {
+    let hint = nearest.map_or(String::new(), |nearest| format!("; the nearest known key is {nearest:?}"));
+    format!("unknown key {path:?}{hint}")
+}
+
+/// The full paths of all settings.
+fn paths() -> impl Iterator<Item = String> {
+    let limits = LIMIT_KEYS.iter().map(|key| format!("limits_config.{}", key.path));
+    CONFIG_KEYS.iter().map(|key| key.path.to_owned()).chain(limits)
+}
+
+fn is_section(path: &str) -> bool {
+    paths().any(|known| known.strip_prefix(path).is_some_and(|below| below.starts_with('.')))
+}
+
+#[cfg(test)]
+mod tests;

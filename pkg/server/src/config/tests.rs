@@ -1,0 +1,166 @@
+use super::*;
+
+fn load(text: &str) -> Config {
+    Config::parse(text, "c.yaml").unwrap().config
+}
+
+fn error(text: &str) -> String {
+    Config::parse(text, "c.yaml").unwrap_err().to_string()
+}
+
+#[test]
+fn an_empty_file_is_the_defaults() {
+    for text in ["", "\n# nothing\n", "{}", "server:\n", "limits_config: {}\n"] {
+        assert_eq!(load(text), Config::default(), "{text:?}");
+    }
+}
+
+#[test]
+fn a_loki_file_works_and_says_what_has_no_effect() {
+    let text = r#"
+auth_enabled: false
+server:
+  http_listen_port: 3200
+  grpc_listen_port: 9096
+common:
+  instance_addr: 127.0.0.1
+  ring: {kvstore: {store: inmemory}}
+schema_config:
+  configs:
+    - from: 2020-10-24
+      store: tsdb
+limits_config:
+  ingestion_rate_mb: 16
+  per_stream_rate_limit: 5MB
+  max_line_size: 512KB
+  reject_old_samples_max_age: 2w
+  max_query_length: 30d1h
+  retention_period: 744h
+  query_timeout: 5m
+ruler:
+  alertmanager_url: http://localhost:9093
+"#;
+    let loaded = Config::parse(text, "loki.yaml").unwrap();
+    let config = loaded.config;
+    assert_eq!(config.auth_enabled, Some(false));
+    assert_eq!(config.server.http_listen_port, 3200);
+    assert_eq!(config.limits.ingestion_rate_mb, 16.0);
+    assert_eq!(config.limits.per_stream_rate_limit, 5 << 20);
+    assert_eq!(config.limits.max_line_size, 512 << 10);
+    assert_eq!(config.limits.reject_old_samples_max_age, Duration::from_secs(14 * 86_400));
+    assert_eq!(config.limits.max_query_length, Duration::from_secs(721 * 3600));
+    assert_eq!(config.limits.query_timeout, Duration::from_secs(300));
+    let places: Vec<_> = loaded.warnings.iter().map(|w| w.split(": ").take(2).collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(
+        places,
+        [
+            "loki.yaml:5:3 server.grpc_listen_port",
+            "loki.yaml:6:1 common",
+            "loki.yaml:9:1 schema_config",
+            "loki.yaml:19:3 limits_config.retention_period",
+            "loki.yaml:21:1 ruler",
+        ]
+    );
+}
+
+#[test]
+fn unknown_keys_are_named_with_their_place_and_the_nearest_known_one() {
+    assert_eq!(
+        error("server:\n  http_listen_prot: 1\n"),
+        r#"c.yaml:2:3: unknown key "server.http_listen_prot"; the nearest known key is "server.http_listen_port""#
+    );
+    assert_eq!(error("auth: true\n"), r#"c.yaml:1:1: unknown key "auth""#);
+    assert_eq!(
+        error("ingestion_rate_mb: 3\n"),
+        r#"c.yaml:1:1: unknown key "ingestion_rate_mb"; the nearest known key is "limits_config.ingestion_rate_mb""#
+    );
+    assert_eq!(
+        error("overrides:\n  t1:\n    max_line_sise: 1KB\n"),
+        r#"c.yaml:3:5: unknown key "overrides.t1.max_line_sise"; the nearest known key is "max_line_size""#
+    );
+}
+
+#[test]
+fn bad_values_say_what_is_wrong_and_what_is_allowed() {
+    let cases = [
+        ("server: {http_listen_port: 70000}", "0 to 65535"),
+        ("server: {http_listen_port: abc}", r#""abc" is out of range or not a number"#),
+        ("server: {log_level: loud}", "debug, info, warn, error"),
+        ("server: 5", "server"),
+        ("auth_enabled: perhaps", "true or false"),
+        ("limits_config: {max_line_size: big}", "256KB"),
+        ("limits_config: {query_timeout: 0s}", "more than 0s"),
+        ("limits_config: {query_timeout: fast}", r#""fast" is not a duration"#),
+        ("ingester: {log_memory_mb: 0}", "1 and more"),
+        ("target: ingester", "allowed: all"),
+        ("no_auth_tenant: a/b", "unsupported character '/'"),
+        ("overrides: {t1: {max_line_size: x}}", "max_line_size"),
+        ("overrides: {'a/b': {}}", "unsupported character"),
+        ("overrides: [1]", "a list"),
+        ("[1, 2]", "found a list where settings are expected"),
+        ("just text", "found a single value where settings are expected"),
+    ];
+    for (text, wanted) in cases {
+        let error = error(text);
+        assert!(error.starts_with("c.yaml"), "{text}: {error}");
+        assert!(error.contains(wanted), "{text}: {error}");
+    }
+    assert!(error("a: [1\nb: 2").contains("not YAML"), "{}", error("a: [1\nb: 2"));
+    assert_eq!(error("server:\n  http_listen_port: x\n").split(": ").next(), Some("c.yaml:2:21"));
+}
+
+#[test]
+fn the_environment_beats_the_file_and_flags_beat_both() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("t.yaml");
+    std::fs::write(&file, "server: {http_listen_port: 1, log_level: warn}\nauth_enabled: true\n").unwrap();
+    let environment = [
+        ("TAILWATER_SERVER_HTTP_LISTEN_PORT".to_owned(), "2".to_owned()),
+        ("TAILWATER_SERVER_LOG_LEVEL".to_owned(), "error".to_owned()),
+        ("TAILWATER_LIMITS_CONFIG_MAX_LINE_SIZE".to_owned(), "1KB".to_owned()),
+        ("TAILWATER_NONSENSE".to_owned(), "1".to_owned()),
+        ("HOME".to_owned(), "/".to_owned()),
+    ];
+    let flags = [("server.http_listen_port".to_owned(), "3".to_owned())];
+    let loaded = Config::load(Some(&file), environment, &flags).unwrap();
+    assert_eq!(loaded.config.server.http_listen_port, 3);
+    assert_eq!(loaded.config.server.log_level, "error");
+    assert_eq!(loaded.config.auth_enabled, Some(true));
+    assert_eq!(loaded.config.limits.max_line_size, 1024);
+    assert_eq!(loaded.warnings, ["TAILWATER_NONSENSE: names no setting and has no effect"]);
+
+    let bad = [("TAILWATER_SERVER_HTTP_LISTEN_PORT".to_owned(), "x".to_owned())];
+    let error = Config::load(None, bad, &[]).unwrap_err();
+    assert_eq!(error.at, "TAILWATER_SERVER_HTTP_LISTEN_PORT");
+    let error = Config::load(Some(&dir.path().join("none.yaml")), [], &[]).unwrap_err();
+    assert!(error.to_string().contains("cannot be read"), "{error}");
+}
+
+#[test]
+fn overrides_start_from_the_common_limits_wherever_these_stand() {
+    let config = load(
+        "overrides:\n  t1:\n    max_line_size: 1KB\n  t.2: {ingestion_rate_mb: 9}\nlimits_config:\n  max_query_series: 7\n\
+         ingester: {max_chunk_age: 4h}\n",
+    );
+    let limits = config.tenant_limits();
+    let of = |tenant: &str| limits.limits(&TenantId::parse(tenant).unwrap());
+    assert_eq!((of("t1").max_line_size, of("t1").max_query_series), (1024, 7));
+    assert_eq!((of("t.2").ingestion_rate_mb, of("t.2").max_line_size), (9.0, 256 << 10));
+    assert_eq!(of("other").max_query_series, 7);
+    assert_eq!(of("t1").out_of_order_window, Duration::from_secs(7200));
+}
+
+#[test]
+fn printing_and_reading_give_the_same_configuration() {
+    let config = load(
+        "auth_enabled: true\nserver: {http_listen_port: 0}\nlimits_config: {max_line_size: 1KB, query_timeout: 90s}\n\
+         overrides: {t.1: {max_query_series: 3}}\n",
+    );
+    assert_eq!(load(&config.to_yaml(Mode::All)), config);
+    assert_eq!(load(&config.to_yaml(Mode::Diff)), config);
+    assert_eq!(load(&config.to_yaml(Mode::Defaults)), Config::default());
+    let diff = config.to_yaml(Mode::Diff);
+    assert!(diff.contains("auth_enabled: true") && diff.contains("max_line_size"), "{diff}");
+    assert!(!diff.contains("max_query_lookback"), "{diff}");
+    assert_eq!(Config::default().to_yaml(Mode::Diff), "{}\n");
+}

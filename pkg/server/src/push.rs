@@ -1,0 +1,108 @@
+//! The push endpoints (contract, Loki API §2). The handler collects the body, and everything after that is done on the spot: a push
+//! of a thousand lines takes some hundred microseconds, less than handing it to another thread would disturb.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use tailwater_model::TenantId;
+use tailwater_wire::compress::Caps;
+use tailwater_wire::push::{self, Kind, Push};
+use tailwater_wire::{Error, otlp};
+
+use crate::answer::Failure;
+use crate::app::App;
+use crate::body;
+use crate::quiet::Quiet;
+use crate::tenancy::Tenancy;
+
+/// Refused pushes are logged, but not each of a flood.
+static REFUSED: Quiet = Quiet::new();
+
+/// `/loki/api/v1/push`
+pub(crate) async fn v1(State(app): State<Arc<App>>, request: Request) -> Response {
+    loki(&app, request, Kind::V1).await
+}
+
+/// `/api/prom/push`
+pub(crate) async fn legacy(State(app): State<Arc<App>>, request: Request) -> Response {
+    loki(&app, request, Kind::Legacy).await
+}
+
+async fn loki(app: &App, request: Request, kind: Kind) -> Response {
+    let read = |headers: &HeaderMap, body: &[u8]| {
+        push::read(kind, header(headers, &CONTENT_TYPE), header(headers, &CONTENT_ENCODING), body, &caps(app))
+    };
+    match accept(app, request, read).await {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(failure) => failure.lined().into_response(),
+    }
+}
+
+/// `/otlp/v1/logs`
+pub(crate) async fn otlp(State(app): State<Arc<App>>, request: Request) -> Response {
+    let index = &app.config.distributor.otlp_resource_attributes_as_index_labels;
+    let read = |headers: &HeaderMap, body: &[u8]| {
+        let (content_type, coding) = (header(headers, &CONTENT_TYPE), header(headers, &CONTENT_ENCODING));
+        otlp::read(content_type, coding, body, &caps(&app), app.clock.now(), index)
+    };
+    match accept(&app, request, read).await {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(failure) if failure.status == StatusCode::UNAUTHORIZED => failure.into_response(),
+        Err(failure) => {
+            // Exporters give up on 500 and try again on 503.
+            let status = match failure.status {
+                StatusCode::INTERNAL_SERVER_ERROR => StatusCode::SERVICE_UNAVAILABLE,
+                other => other,
+            };
+            let mut response = (status, otlp::status_body(&failure.text)).into_response();
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+            response
+        }
+    }
+}
+
+async fn accept(
+    app: &App,
+    request: Request,
+    read: impl Fn(&HeaderMap, &[u8]) -> Result<Push, Error>,
+) -> Result<(), Failure> {
+    let claim = app.tenancy.claim(request.headers())?;
+    let tenant = Tenancy::one(claim)?;
+    let result = take_in(app, request, &tenant, read).await;
+    if let Err(failure) = &result
+        && let Some(unheard) = REFUSED.speak()
+    {
+        let status = failure.status.as_u16();
+        tracing::warn!(%tenant, status, error = failure.text, unheard, "push refused, in whole or in part");
+    }
+    result
+}
+
+async fn take_in(
+    app: &App,
+    request: Request,
+    tenant: &TenantId,
+    read: impl Fn(&HeaderMap, &[u8]) -> Result<Push, Error>,
+) -> Result<(), Failure> {
+    let (head, body) = request.into_parts();
+    let cap = app.config.distributor.max_recv_msg_size;
+    let body = body::collect(body, cap, app.config.server.http_server_read_timeout, &app.in_flight).await?;
+    let push = read(&head.headers, &body)?;
+    drop(body);
+    app.ingester.push(tenant, push)?;
+    Ok(())
+}
+
+fn caps(app: &App) -> Caps {
+    Caps {
+        max_body: app.config.distributor.max_recv_msg_size,
+        max_decompressed: app.config.distributor.max_decompressed_size,
+    }
+}
+
+fn header<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
+    headers.get(name).map(|value| value.to_str().unwrap_or("?"))
+}
