@@ -50,7 +50,9 @@ impl Filter {
             ast::LabelFilter::Duration { name, op, nanos } => {
                 Self::Duration { name: intern(name), op: *op, nanos: *nanos }
             }
-            ast::LabelFilter::Bytes { name, op, bytes } => Self::Bytes { name: intern(name), op: *op, bytes: *bytes },
+            ast::LabelFilter::Bytes { name, op, bytes } => {
+                Self::Bytes { name: intern(name), op: *op, bytes: printed(*bytes) }
+            }
             ast::LabelFilter::Ip { name, negated, pattern } => {
                 Self::Ip { name: intern(name), negated: *negated, range: IpRange::parse(pattern.as_bytes())? }
             }
@@ -98,6 +100,11 @@ impl Filter {
             Self::Or(parts) => parts.iter().any(|part| part.passes(labels)),
         }
     }
+}
+
+/// A size as it is after it was printed and read: queries that print the same mean the same, and sizes are printed rounded.
+fn printed(bytes: u64) -> u64 {
+    go::bytes::parse_humanize(&go::bytes::format_humanize(bytes)).unwrap_or(bytes)
 }
 
 /// The operands of a chain of one operator, in the order written.

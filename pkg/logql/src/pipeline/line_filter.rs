@@ -5,6 +5,7 @@
 
 use memchr::memmem::Finder;
 
+use super::fold::Folded;
 use super::ip::IpRange;
 use super::pattern_filter::PatternFilter;
 use crate::ast::{LineFilter, LineOp, LineOperand};
@@ -19,6 +20,8 @@ pub(crate) enum LineTest {
     NonEmpty,
     /// Has these bytes somewhere.
     Contains(Box<Finder<'static>>),
+    /// Has a text somewhere, in any case.
+    Folded(Folded),
     /// Has an address somewhere.
     Ip(IpRange),
     /// Fits a pattern.
@@ -38,6 +41,7 @@ impl LineTest {
             Self::Always => true,
             Self::NonEmpty => !line.is_empty(),
             Self::Contains(finder) => finder.find(line).is_some(),
+            Self::Folded(text) => text.is_in(line),
             Self::Ip(range) => range.is_in(line),
             Self::Fits(pattern) => pattern.fits(line),
             Self::Matches(regex, _) => regex.is_match(line),
@@ -53,7 +57,9 @@ impl LineTest {
             Self::Fits(pattern) => pattern.longest().is_none_or(|text| text.find(region).is_some()),
             Self::Any(tests) => tests.iter().any(|t| t.may_match(region)),
             Self::Matches(_, Some(text)) => text.find(region).is_some(),
-            Self::Always | Self::NonEmpty | Self::Ip(_) | Self::Matches(_, None) | Self::Not(_) => true,
+            Self::Always | Self::NonEmpty | Self::Folded(_) | Self::Ip(_) | Self::Matches(_, None) | Self::Not(_) => {
+                true
+            }
         }
     }
 
@@ -62,7 +68,7 @@ impl LineTest {
         match self {
             Self::Always | Self::NonEmpty => 0,
             Self::Contains(_) => 1,
-            Self::Fits(_) => 2,
+            Self::Fits(_) | Self::Folded(_) => 2,
             Self::Ip(_) => 3,
             Self::Matches(..) => 4,
             Self::Any(tests) => tests.iter().map(Self::cost).max().unwrap_or(0),
@@ -103,6 +109,9 @@ fn test(op: LineOp, operand: &LineOperand) -> Result<LineTest, String> {
             b"" | b".*" => LineTest::Always,
             // As in Loki, a line feed is something too.
             b".+" => LineTest::NonEmpty,
+            text if let Some(texts) = Folded::of_pattern(text) => {
+                LineTest::Any(texts.into_iter().map(LineTest::Folded).collect())
+            }
             text => {
                 let regex = regex::unanchored(text)?;
                 let required = regex.required_literal().map(|text| Finder::new(text).into_owned());

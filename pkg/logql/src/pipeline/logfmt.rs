@@ -168,7 +168,7 @@ impl<'a> Pairs<'a> {
         if memchr::memchr(b'\\', raw).is_none() {
             return Ok(raw);
         }
-        if unquote(raw, unquoted) { Ok(unquoted) } else { Err(Broken { at: to, what: BAD_VALUE }) }
+        if unquote(raw, unquoted) { Ok(unquoted) } else { Err(Broken { at: to + 1, what: BAD_VALUE }) }
     }
 }
 
@@ -281,7 +281,7 @@ mod tests {
             pairs("a=b\"c\" =x \"k\"=1 d"),
             [broken(3, QUOTE), broken(7, EQUALS), broken(10, QUOTE), ok("d", "")]
         );
-        assert_eq!(pairs(r#"a="\x" b=1"#), [broken(5, BAD_VALUE), ok("b", "1")]);
+        assert_eq!(pairs(r#"a="\x" b=1"#), [broken(6, BAD_VALUE), ok("b", "1")]);
         assert_eq!(Broken { at: 2, what: EQUALS }.to_string(), "logfmt syntax error at pos 3 : unexpected '='");
     }
 

@@ -9,6 +9,7 @@
 mod compile;
 mod decolorize;
 mod drop_keep;
+mod fold;
 mod ip;
 mod json;
 mod json_expr;
