@@ -29,7 +29,7 @@ impl LogQuery {
     /// [`Error::Stage`] for what Loki too finds out only when it builds the pipeline: bad regular expressions of line filters,
     /// patterns, `ip()`s, templates and expressions.
     pub fn compile(expr: &ast::LogExpr) -> Result<Self, Error> {
-        let canonical = format!("{expr:?}");
+        let canonical = expr.to_string();
         Ok(Self { canonical, matchers: Matchers::new(&expr.selector)?, pipeline: Pipeline::new(&expr.stages)? })
     }
 

@@ -178,9 +178,9 @@ fn first_error(stages: &[ast::Stage], refused: Vec<(usize, String)>) -> Error {
             .iter()
             .zip(&segment_of)
             .filter(|(stage, segment)| matches!(stage, ast::Stage::Line(_)) && **segment == segment_of[index]);
-        together.map(|(stage, _)| format!("{stage:?}")).collect::<Vec<_>>().join(" ")
+        together.map(|(stage, _)| stage.to_string()).collect::<Vec<_>>().join(" ")
     } else {
-        format!("{:?}", stages[index])
+        stages[index].to_string()
     };
     Error::Stage { stage, msg }
 }

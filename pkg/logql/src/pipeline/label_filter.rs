@@ -96,7 +96,13 @@ impl Filter {
             Self::Ip { name, negated, range } => {
                 labels.get(*name).is_some_and(|value| range.is_in(value.as_bytes()) != *negated)
             }
-            Self::And(parts) => parts.iter().fold(true, |all, part| part.passes(labels) && all),
+            Self::And(parts) => {
+                let mut all = true;
+                for part in parts {
+                    all &= part.passes(labels);
+                }
+                all
+            }
             Self::Or(parts) => parts.iter().any(|part| part.passes(labels)),
         }
     }

@@ -542,7 +542,8 @@ impl LineLabels {
     /// All labels of the finished line.
     pub(crate) fn finish(&mut self) -> LabelSet {
         let no_error = self.error.start == self.error.end;
-        if no_error && (self.touched.is_empty() || self.only_level.is_some()) {
+        let no_details = self.details.start == self.details.end;
+        if no_error && (self.touched.is_empty() || (self.only_level.is_some() && no_details)) {
             let only_level = self.only_level;
             let in_stream = only_level.is_some() && self.in_stream(DETECTED_LEVEL);
             let Some(stream) = self.streams.get_mut(self.current) else { return LabelSet::default() };

@@ -25,9 +25,9 @@ pub(crate) enum LineTest {
     /// Has an address somewhere.
     Ip(IpRange),
     /// Fits a pattern.
-    Fits(PatternFilter),
+    Fits(Box<PatternFilter>),
     /// Matches somewhere; with bytes that every matching line has.
-    Matches(Box<regex::Matcher>, Option<Finder<'static>>),
+    Matches(Box<regex::Matcher>, Option<Box<Finder<'static>>>),
     /// Passes one of these.
     Any(Box<[LineTest]>),
     /// Does not pass.
@@ -114,10 +114,10 @@ fn test(op: LineOp, operand: &LineOperand) -> Result<LineTest, String> {
             }
             text => {
                 let regex = regex::unanchored(text)?;
-                let required = regex.required_literal().map(|text| Finder::new(text).into_owned());
+                let required = regex.required_literal().map(|text| Box::new(Finder::new(text).into_owned()));
                 LineTest::Matches(Box::new(regex), required)
             }
         },
-        LineOp::Pattern | LineOp::NotPattern => LineTest::Fits(PatternFilter::new(text)?),
+        LineOp::Pattern | LineOp::NotPattern => LineTest::Fits(Box::new(PatternFilter::new(text)?)),
     })
 }

@@ -105,6 +105,9 @@ const BAD_KEY: &str = "invalid key";
 const BAD_VALUE: &str = "invalid quoted value";
 const NO_END: &str = "unterminated quoted value";
 
+/// Key and value.
+type Pair<'a> = Result<(&'a [u8], &'a [u8]), Broken>;
+
 /// The pairs of a line, one after the other.
 struct Pairs<'a> {
     line: &'a [u8],
@@ -113,7 +116,7 @@ struct Pairs<'a> {
 
 impl<'a> Pairs<'a> {
     /// The next pair. `unquoted` holds a value that had escapes.
-    fn next<'b>(&mut self, unquoted: &'b mut Vec<u8>) -> Option<Result<(&'a [u8], &'b [u8]), Broken>>
+    fn next<'b>(&mut self, unquoted: &'b mut Vec<u8>) -> Option<Pair<'b>>
     where
         'a: 'b,
     {
