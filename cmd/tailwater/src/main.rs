@@ -1,5 +1,6 @@
 //! The binary `tailwater`: a server that speaks Loki's API, and clients for it and for any other that does.
 
+mod bench;
 mod client;
 mod error;
 mod moment;
@@ -42,6 +43,7 @@ enum Command {
     Tail(tail::TailArgs),
     Query(query::QueryArgs),
     Push(push::PushArgs),
+    Bench(bench::BenchArgs),
 }
 
 fn main() -> ExitCode {
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
             Command::Tail(args) => tail::run(args).await,
             Command::Query(args) => query::run(args).await,
             Command::Push(args) => push::run(args).await,
+            Command::Bench(args) => bench::run(args).await,
         }
     });
     // What still runs in the background has nothing to say any more.
