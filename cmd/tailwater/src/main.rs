@@ -2,10 +2,12 @@
 
 mod bench;
 mod client;
+mod demo;
 mod error;
 mod moment;
 mod push;
 mod query;
+mod serve;
 mod signals;
 mod tail;
 mod terminal;
@@ -24,6 +26,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const EXAMPLES: &str = "\
 Examples:
+  tailwater demo                                     see it work, without anything else
+  tailwater serve                                    a server on 127.0.0.1:3100
   tailwater tail '{app=\"web\"} |= \"error\"'            lines with a word, as they arrive
   tailwater query --since 24h '{app=\"web\"}'          lines of the past
   some-program | tailwater push --label app=web      lines into a server
@@ -40,6 +44,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Serve(serve::ServeArgs),
+    Demo(demo::DemoArgs),
     Tail(tail::TailArgs),
     Query(query::QueryArgs),
     Push(push::PushArgs),
@@ -57,6 +63,8 @@ fn main() -> ExitCode {
     };
     let ended = runtime.block_on(async {
         match cli.command {
+            Command::Serve(args) => serve::run(args).await,
+            Command::Demo(args) => demo::run(args).await,
             Command::Tail(args) => tail::run(args).await,
             Command::Query(args) => query::run(args).await,
             Command::Push(args) => push::run(args).await,

@@ -1,0 +1,149 @@
+//! `tailwater serve`: the server, until a signal asks it to stop.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use tailwater_server::{Config, Kind, Loaded, Server, logging};
+
+use crate::error::Error;
+use crate::signals::Stop;
+use crate::terminal::tell;
+
+const EXAMPLES: &str = "\
+Examples:
+  tailwater serve                                on 127.0.0.1:3100, lines in memory
+  tailwater serve --http-listen 0.0.0.0:3100     for other machines too
+  tailwater serve --http-listen 127.0.0.1:0      on a free port; standard error says which
+  tailwater serve --config tailwater.yaml        keys that mean what a Loki key means bear its name and place
+  TAILWATER_LIMITS_CONFIG_INGESTION_RATE_MB=50 tailwater serve
+
+Order of settings: defaults < file < TAILWATER_* environment < flags. One line on standard error names the address:
+listening http=ADDRESS. SIGTERM or Ctrl-C drains tails and requests and ends; a second one ends at once. Exit codes: 0 fine,
+1 failed, 2 bad usage or configuration.";
+
+/// Run the server
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct ServeArgs {
+    /// Configuration file (YAML)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Which parts to run in this process
+    #[arg(long, value_enum)]
+    target: Option<Target>,
+    /// Address for HTTP and WebSocket; port 0 picks a free one [default: 127.0.0.1:3100]
+    #[arg(long, value_name = "ADDR", value_parser = parse_listen)]
+    http_listen: Option<Listen>,
+    /// Folder for what survives a restart. This version keeps lines in memory only, writes nothing there, and says so
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// How much is logged [default: info]
+    #[arg(long, value_enum)]
+    log_level: Option<LogLevel>,
+    /// How it is logged [default: logfmt]
+    #[arg(long, value_enum)]
+    log_format: Option<LogFormat>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Target {
+    /// Everything
+    All,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogLevel {
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    /// One line of text each
+    #[value(alias = "text")]
+    Logfmt,
+    /// One JSON object each
+    Json,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Listen {
+    host: String,
+    port: u16,
+}
+
+/// Runs the server until it is asked to stop.
+///
+/// # Errors
+/// A configuration that cannot be used, an address that cannot be listened on.
+pub(crate) async fn run(args: ServeArgs) -> Result<(), Error> {
+    let Loaded { config, warnings } = Config::load(args.config.as_deref(), std::env::vars(), &args.overrides())
+        .map_err(|e| Error::Usage(e.to_string()))?;
+    logging::init(&config);
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    if let Some(folder) = args.data_dir {
+        tracing::warn!("--data-dir {}: this version keeps lines in memory only and writes nothing there", folder.display());
+    }
+    // Before the server listens: whoever sees it listen may stop it.
+    let mut stop = Stop::listen()?;
+    let server = Server::start(config).await.map_err(from_server)?;
+    tell(&format!("listening http={}", server.addrs().http));
+    server.run_until(async move { stop.wait().await }).await;
+    Ok(())
+}
+
+/// An error of the server as one of the command line.
+pub(crate) fn from_server(error: tailwater_server::Error) -> Error {
+    match error.kind() {
+        Kind::Usage => Error::Usage(error.to_string()),
+        Kind::Failed => Error::Failed(error.to_string()),
+    }
+}
+
+impl ServeArgs {
+    /// The flags as settings.
+    fn overrides(&self) -> Vec<(String, String)> {
+        let name = |value: Option<clap::builder::PossibleValue>| value.map(|v| v.get_name().to_owned());
+        let mut settings = Vec::new();
+        let mut set = |key: &str, value: Option<String>| settings.extend(value.map(|v| (key.to_owned(), v)));
+        set("target", name(self.target.and_then(|t| t.to_possible_value())));
+        set("server.http_listen_address", self.http_listen.as_ref().map(|l| l.host.clone()));
+        set("server.http_listen_port", self.http_listen.as_ref().map(|l| l.port.to_string()));
+        set("server.log_level", name(self.log_level.and_then(|l| l.to_possible_value())));
+        set("server.log_format", name(self.log_format.and_then(|f| f.to_possible_value())));
+        settings
+    }
+}
+
+/// `host:port`, `[v6]:port` or `:port` (all addresses).
+fn parse_listen(text: &str) -> Result<Listen, String> {
+    let wrong = || format!("{text:?} is no address to listen on; write HOST:PORT, for example 127.0.0.1:3100");
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let bracketed = host.starts_with('[') && host.ends_with(']');
+    if host.contains(':') && !bracketed {
+        return Err(wrong());
+    }
+    let port = port.parse().map_err(|_| wrong())?;
+    Ok(Listen { host: if host.is_empty() { "0.0.0.0".to_owned() } else { host.to_owned() }, port })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_have_a_host_and_a_port() {
+        let listen = |host: &str, port| Ok(Listen { host: host.to_owned(), port });
+        assert_eq!(parse_listen("127.0.0.1:0"), listen("127.0.0.1", 0));
+        assert_eq!(parse_listen("[::1]:3100"), listen("[::1]", 3100));
+        assert_eq!(parse_listen("localhost:80"), listen("localhost", 80));
+        assert_eq!(parse_listen(":3100"), listen("0.0.0.0", 3100));
+        for bad in ["3100", "127.0.0.1", "::1:3100", "host:port", "host:70000", ""] {
+            assert!(parse_listen(bad).is_err(), "{bad}");
+        }
+    }
+}
