@@ -86,21 +86,25 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Error> {
         tracing::warn!("{warning}");
     }
     if let Some(folder) = args.data_dir {
-        tracing::warn!("--data-dir {}: this version keeps lines in memory only and writes nothing there", folder.display());
+        tracing::warn!(
+            "--data-dir {}: this version keeps lines in memory only and writes nothing there",
+            folder.display()
+        );
     }
     // Before the server listens: whoever sees it listen may stop it.
     let mut stop = Stop::listen()?;
-    let server = Server::start(config).await.map_err(from_server)?;
+    let server = Server::start(config).await?;
     tell(&format!("listening http={}", server.addrs().http));
     server.run_until(async move { stop.wait().await }).await;
     Ok(())
 }
 
-/// An error of the server as one of the command line.
-pub(crate) fn from_server(error: tailwater_server::Error) -> Error {
-    match error.kind() {
-        Kind::Usage => Error::Usage(error.to_string()),
-        Kind::Failed => Error::Failed(error.to_string()),
+impl From<tailwater_server::Error> for Error {
+    fn from(error: tailwater_server::Error) -> Self {
+        match error.kind() {
+            Kind::Usage => Self::Usage(error.to_string()),
+            Kind::Failed => Self::Failed(error.to_string()),
+        }
     }
 }
 

@@ -20,7 +20,6 @@ use crate::client::{Endpoint, Http, ServerArgs};
 use crate::error::Error;
 use crate::moment::parse_duration;
 use crate::push::sender::{Backoff, Outcome, Sender};
-use crate::serve::from_server;
 use crate::signals::Stop;
 use crate::tail::follow::{Follow, Plan};
 use crate::terminal::render::{Clock, Renderer};
@@ -126,9 +125,9 @@ async fn start() -> Result<(Server, bool), Error> {
     match Server::start(config.clone()).await {
         Err(tailwater_server::Error::Bind { source, .. }) if source.kind() == io::ErrorKind::AddrInUse => {
             config.server.http_listen_port = 0;
-            Ok((Server::start(config).await.map_err(from_server)?, true))
+            Ok((Server::start(config).await?, true))
         }
-        outcome => Ok((outcome.map_err(from_server)?, false)),
+        outcome => Ok((outcome?, false)),
     }
 }
 

@@ -117,7 +117,10 @@ impl Source {
         let client = format!("203.0.113.{}", self.random.u8(1..255));
         let size = self.random.u32(200..40_000);
         let mut lines =
-            vec![self.line("gateway", format!("{client} \"{method} {path} HTTP/1.1\" {status} {size} {ms}ms trace={trace}"))];
+            vec![self.line(
+                "gateway",
+                format!("{client} \"{method} {path} HTTP/1.1\" {status} {size} {ms}ms trace={trace}"),
+            )];
         if path.starts_with("/api") {
             let level = match status {
                 503 => "error",
@@ -177,7 +180,8 @@ impl Source {
 
     fn cache(&mut self) -> Line {
         let (hit, keys) = (self.random.u32(70..100), self.random.u32(1000..90_000));
-        self.line("cache", format!("level=debug msg=stats hit_ratio=0.{hit} keys={keys} evicted={}", self.random.u32(..50)))
+        let evicted = self.random.u32(..50);
+        self.line("cache", format!("level=debug msg=stats hit_ratio=0.{hit} keys={keys} evicted={evicted}"))
     }
 
     /// An error, some with the stack that led to it.
@@ -203,7 +207,9 @@ impl Source {
             }
             _ => {
                 let user = self.pick(&USERS);
-                let text = format!("level=error msg=\"stock reservation failed\" err=\"deadlock detected\" user={user} trace_id={trace}");
+                let text = format!(
+                    "level=error msg=\"stock reservation failed\" err=\"deadlock detected\" user={user} trace_id={trace}"
+                );
                 self.line("checkout", text)
             }
         }
@@ -262,7 +268,9 @@ mod tests {
         for line in json {
             serde_json::from_str::<serde_json::Value>(&line.text).unwrap();
         }
-        for part in ["level=info", "level=debug", "level=warn", "level=error", "level=fatal", "Traceback", "LOG:  duration"] {
+        for part in
+            ["level=info", "level=debug", "level=warn", "level=error", "level=fatal", "Traceback", "LOG:  duration"]
+        {
             assert!(lines.iter().any(|l| l.text.contains(part)), "{part}");
         }
     }

@@ -65,7 +65,7 @@ impl Sender {
         &mut self,
         body: Bytes,
         first: bool,
-        notice: &mut dyn FnMut(String),
+        notice: &mut (dyn FnMut(String) + Send),
     ) -> Result<Outcome, ClientError> {
         let mut pause = self.backoff.first;
         let mut told = false;
