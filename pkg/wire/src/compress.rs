@@ -231,7 +231,8 @@ mod tests {
     #[test]
     fn broken_input_is_the_senders_fault() {
         for (name, encode, decode) in ALL {
-            let whole = encode(&(1..9000u32).flat_map(|i| i.wrapping_mul(0x0101_0101).to_le_bytes()).collect::<Vec<_>>());
+            let whole =
+                encode(&(1..9000u32).flat_map(|i| i.wrapping_mul(0x0101_0101).to_le_bytes()).collect::<Vec<_>>());
             for cut in [1, 5, whole.len() / 2, whole.len() - 1] {
                 let error = decode(&whole[..cut], &CAPS).expect_err(name);
                 assert_eq!(error.kind(), Kind::BadRequest, "{name} {cut}: {error}");
