@@ -12,7 +12,7 @@ mod oracle;
 const CAPS: Caps = Caps { max_body: 1 << 20, max_decompressed: 1 << 22 };
 
 /// The decoder accepts what prost accepts (times apart) and reads the same from it.
-pub fn push_protobuf(data: &[u8]) {
+pub(crate) fn push_protobuf(data: &[u8]) {
     let ours = push::decode(data.to_vec());
     let theirs = oracle::PushRequest::decode(data).ok().filter(|push| {
         let times = push.streams.iter().flat_map(|s| &s.entries).filter_map(|e| e.timestamp);
@@ -41,7 +41,7 @@ pub fn push_protobuf(data: &[u8]) {
 }
 
 /// What is read from JSON is a push in its protobuf form, whose spans say the same as the form.
-pub fn push_json(data: &[u8]) {
+pub(crate) fn push_json(data: &[u8]) {
     for kind in [Kind::V1, Kind::Legacy] {
         if let Ok(push) = push::read(kind, Some("application/json"), None, data, &CAPS) {
             whole(&push);
@@ -50,7 +50,7 @@ pub fn push_json(data: &[u8]) {
 }
 
 /// Labels that are accepted can be named, and survive being printed.
-pub fn labels(data: &[u8]) {
+pub(crate) fn labels(data: &[u8]) {
     if let Ok(pairs) = label_text::parse(data) {
         assert!(
             pairs
@@ -65,7 +65,7 @@ pub fn labels(data: &[u8]) {
 }
 
 /// Both forms of OTLP; the first byte chooses.
-pub fn otlp(data: &[u8]) {
+pub(crate) fn otlp(data: &[u8]) {
     let Some((first, body)) = data.split_first() else { return };
     let kind = if first & 1 == 0 { "application/json" } else { "application/x-protobuf" };
     let read = otlp_push::read(Some(kind), None, body, &CAPS, Timestamp(1), &otlp_push::DEFAULT_INDEX_ATTRIBUTES);
@@ -76,7 +76,7 @@ pub fn otlp(data: &[u8]) {
 }
 
 /// No coding yields more than the cap; the first byte chooses.
-pub fn compressed(data: &[u8]) {
+pub(crate) fn compressed(data: &[u8]) {
     let Some((first, body)) = data.split_first() else { return };
     let decompress = [compress::snappy, compress::gzip, compress::deflate, compress::zstd, compress::lz4];
     if let Ok(out) = decompress[*first as usize % decompress.len()](body, &CAPS) {

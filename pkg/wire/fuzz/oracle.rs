@@ -2,64 +2,64 @@
 
 /// A push.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct PushRequest {
+pub(crate) struct PushRequest {
     /// Its streams.
     #[prost(message, repeated, tag = "1")]
-    pub streams: Vec<Stream>,
+    pub(crate) streams: Vec<Stream>,
     /// Ignored.
     #[prost(bytes = "bytes", tag = "2")]
-    pub format: prost::bytes::Bytes,
+    pub(crate) format: prost::bytes::Bytes,
 }
 
 /// A stream.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Stream {
+pub(crate) struct Stream {
     /// The text of its labels.
     #[prost(bytes = "bytes", tag = "1")]
-    pub labels: prost::bytes::Bytes,
+    pub(crate) labels: prost::bytes::Bytes,
     /// Its entries.
     #[prost(message, repeated, tag = "2")]
-    pub entries: Vec<Entry>,
+    pub(crate) entries: Vec<Entry>,
     /// Ignored.
     #[prost(uint64, tag = "3")]
-    pub hash: u64,
+    pub(crate) hash: u64,
 }
 
 /// An entry.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Its time.
     #[prost(message, optional, tag = "1")]
-    pub timestamp: Option<Time>,
+    pub(crate) timestamp: Option<Time>,
     /// Its line.
     #[prost(bytes = "bytes", tag = "2")]
-    pub line: prost::bytes::Bytes,
+    pub(crate) line: prost::bytes::Bytes,
     /// Its structured metadata.
     #[prost(message, repeated, tag = "3")]
-    pub structured_metadata: Vec<Pair>,
+    pub(crate) structured_metadata: Vec<Pair>,
     /// Ignored.
     #[prost(message, repeated, tag = "4")]
-    pub parsed: Vec<Pair>,
+    pub(crate) parsed: Vec<Pair>,
 }
 
 /// A name and a value.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Pair {
+pub(crate) struct Pair {
     /// The name.
     #[prost(bytes = "bytes", tag = "1")]
-    pub name: prost::bytes::Bytes,
+    pub(crate) name: prost::bytes::Bytes,
     /// The value.
     #[prost(bytes = "bytes", tag = "2")]
-    pub value: prost::bytes::Bytes,
+    pub(crate) value: prost::bytes::Bytes,
 }
 
 /// A time.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
-pub struct Time {
+pub(crate) struct Time {
     /// Seconds since the epoch.
     #[prost(int64, tag = "1")]
-    pub seconds: i64,
+    pub(crate) seconds: i64,
     /// And nanoseconds.
     #[prost(int32, tag = "2")]
-    pub nanos: i32,
+    pub(crate) nanos: i32,
 }

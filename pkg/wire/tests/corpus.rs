@@ -7,12 +7,12 @@ use std::path::Path;
 
 fn replay(target: &str, check: impl Fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
-    let mut files: Vec<_> = folder.read_dir().unwrap().map(|file| file.unwrap().path()).collect();
+    let folder = folder.read_dir().expect("the corpus is in the repository");
+    let mut files: Vec<_> = folder.map(|file| file.expect("a folder can be listed").path()).collect();
     files.sort();
-    assert!(!files.is_empty(), "{} is empty", folder.display());
+    assert!(!files.is_empty(), "no corpus for {target}");
     for file in files {
-        println!("{}", file.display());
-        let data = std::fs::read(&file).unwrap();
+        let data = std::fs::read(&file).expect("a file of the corpus can be read");
         check(&data);
         // And what is left of it when the connection breaks.
         for len in (0..data.len()).step_by(data.len() / 200 + 1) {
