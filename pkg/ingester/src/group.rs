@@ -10,17 +10,17 @@
 //! * The group's lock is held for one bounded step at a time and never by a push.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tailwater_model::LabelSet;
 use tailwater_wire::node::{FollowEvent, FollowRequest, HEARTBEAT, MatchedBatch, MatchedLine};
 use tokio::time::Instant;
 
 use crate::evaluate::{Evaluator, FLUSH_BYTES, Place, Reader, Step};
-use crate::log::ArrivalLog;
+use crate::log::{ArrivalLog, Head};
 use crate::metrics::Metrics;
 use crate::tails::{GroupKey, Signal};
 use crate::tenant::Tenant;
@@ -39,6 +39,8 @@ pub(crate) struct Group {
     signal: Arc<Signal>,
     metrics: Metrics,
     shared: Mutex<Shared>,
+    /// A follower found the lock taken and waits to be woken when it is free.
+    waiting: AtomicBool,
 }
 
 struct Shared {
@@ -74,6 +76,8 @@ pub(crate) struct Follower {
     catch_up_to: u64,
     /// When silence has lasted long enough.
     beat_at: Instant,
+    /// The first sign of life comes as soon as it has caught up.
+    greeted: bool,
     closed: Arc<AtomicBool>,
 }
 
@@ -100,14 +104,41 @@ impl Group {
             let (head, ()) = log.with_head(&tenant.account, || ());
             signal.want(head.seq);
             let evaluator = Evaluator::new(Arc::clone(&request.query), request.detect_level);
-            let ring_after = request.after.min(head.seq);
-            let place = Place::after(ring_after);
+            let place = place_of(request.after, head);
+            let ring_after = place.position;
             let reader = Reader::new(Arc::clone(log), Arc::clone(&tenant.account), evaluator, place);
             let shared =
                 Shared { reader, ring: VecDeque::new(), ring_bytes: 0, ring_after, followers: Vec::with_capacity(1) };
             metrics.tail_groups.inc();
-            Self { tenant: Arc::clone(tenant), key, signal, metrics: metrics.clone(), shared: Mutex::new(shared) }
+            Self {
+                tenant: Arc::clone(tenant),
+                key,
+                signal,
+                metrics: metrics.clone(),
+                shared: Mutex::new(shared),
+                waiting: AtomicBool::new(false),
+            }
         })
+    }
+}
+
+impl Group {
+    /// The lock; without it the follower is woken once it is free.
+    fn lock_or_wait(&self) -> Option<MutexGuard<'_, Shared>> {
+        self.shared.try_lock().or_else(|| {
+            self.waiting.store(true, Ordering::SeqCst);
+            fence(Ordering::SeqCst);
+            // It may have become free before its holder could see that somebody waits.
+            self.shared.try_lock()
+        })
+    }
+
+    /// Wakes those who found the lock taken. Called after it was freed.
+    fn wake_waiting(&self) {
+        fence(Ordering::SeqCst);
+        if self.waiting.load(Ordering::SeqCst) && self.waiting.swap(false, Ordering::SeqCst) {
+            self.signal.notify.notify_waiters();
+        }
     }
 }
 
@@ -164,20 +195,21 @@ impl Follower {
         request: FollowRequest,
         closed: Arc<AtomicBool>,
     ) -> Self {
-        let after = request.after.min(log.head());
-        let shown = Arc::new(AtomicU64::new(after));
+        let (head, ()) = log.with_head(&group.tenant.account, || ());
+        let place = place_of(request.after, head);
+        let shown = Arc::new(AtomicU64::new(place.position));
         group.shared.lock().followers.push(Arc::downgrade(&shown));
         group.metrics.followers.inc();
         Self {
             log,
             group,
             query: request,
-            place: Place::after(after),
+            place,
             shown,
             alone: None,
             catch_up_to: 0,
-            // The first sign of life comes as soon as it has caught up.
-            beat_at: Instant::now(),
+            beat_at: Instant::now() + BEAT,
+            greeted: false,
             closed,
         }
     }
@@ -190,39 +222,39 @@ impl Follower {
             tokio::pin!(woken);
             // Whatever happens after this look at the log wakes it.
             woken.as_mut().enable();
-            let idle = match self.turn() {
+            match self.turn() {
                 Turn::Event(event) => {
                     self.beat_at = Instant::now() + BEAT;
                     return Some(event);
                 }
+                Turn::Idle if self.closed.load(Ordering::Acquire) && self.place.position >= self.log.head() => {
+                    return None;
+                }
+                Turn::Idle if !self.greeted => return Some(self.beat()),
                 Turn::Busy | Turn::Theirs if Instant::now() >= self.beat_at => return Some(self.beat()),
                 Turn::Busy => {
                     tokio::task::yield_now().await;
                     continue;
                 }
-                Turn::Theirs => false,
-                Turn::Idle => true,
-            };
-            if idle && self.closed.load(Ordering::Acquire) {
-                return None;
+                Turn::Theirs | Turn::Idle => {}
             }
             tokio::select! {
                 biased;
                 () = woken => {}
                 () = tokio::time::sleep_until(self.beat_at) => {
-                    match self.turn() {
-                        Turn::Event(event) => {
-                            self.beat_at = Instant::now() + BEAT;
-                            return Some(event);
-                        }
-                        _ => return Some(self.beat()),
+                    // Only a last look says how far the silence reaches.
+                    if let Turn::Event(event) = self.turn() {
+                        self.beat_at = Instant::now() + BEAT;
+                        return Some(event);
                     }
+                    return Some(self.beat());
                 }
             }
         }
     }
 
     fn beat(&mut self) -> FollowEvent {
+        self.greeted = true;
         self.beat_at = Instant::now() + BEAT;
         FollowEvent::Idle { through: self.place.position, watermark: self.place.watermark }
     }
@@ -233,7 +265,15 @@ impl Follower {
             return self.turn_alone();
         }
         let group = Arc::clone(&self.group);
-        let Some(mut shared) = group.shared.try_lock() else { return Turn::Theirs };
+        let turn = match group.lock_or_wait() {
+            Some(shared) => self.turn_with(shared),
+            None => Turn::Theirs,
+        };
+        group.wake_waiting();
+        turn
+    }
+
+    fn turn_with(&mut self, mut shared: MutexGuard<'_, Shared>) -> Turn {
         let position = self.place.position;
         if position > shared.reader.settled().position {
             shared.move_to(self.place);
@@ -259,11 +299,6 @@ impl Follower {
         // Nothing was found between here and where the group is.
         let turn = self.look_for_all(&mut shared);
         shared.tidy();
-        let others = shared.followers.len() > 1;
-        drop(shared);
-        if others {
-            group.signal.notify.notify_waiters();
-        }
         turn
     }
 
@@ -348,9 +383,15 @@ impl Follower {
 impl Drop for Follower {
     fn drop(&mut self) {
         self.group.metrics.followers.dec();
-        // If it was the one that looked, another has to go on.
-        self.group.signal.notify.notify_waiters();
     }
+}
+
+/// Where a follow begins: not beyond the head, and if just there, with all that is known of it.
+fn place_of(after: u64, head: Head) -> Place {
+    if after < head.seq {
+        return Place::after(after);
+    }
+    Place { position: head.seq, seen: Some(head.tenant_lines), watermark: head.watermark }
 }
 
 fn event_bytes(event: &FollowEvent) -> usize {

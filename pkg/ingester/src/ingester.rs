@@ -101,6 +101,12 @@ impl Ingester {
         self.tenants.for_each(|tenant| tenant.tails.wake_all());
     }
 
+    /// Tail groups and follows that are open.
+    #[cfg(test)]
+    pub(crate) fn metrics_of_tails(&self) -> (i64, i64) {
+        (self.metrics.tail_groups.get(), self.metrics.followers.get())
+    }
+
     fn sweep_sometimes(&self) {
         let now = self.clock.now();
         let last = self.swept.load(Ordering::Relaxed);

@@ -16,6 +16,8 @@ mod read;
 mod stream;
 mod tails;
 mod tenant;
+#[cfg(test)]
+mod tests;
 mod validate;
 
 pub use self::error::{PushError, PushErrorKind};
