@@ -85,12 +85,16 @@ impl fmt::Display for TenantId {
 pub struct TenantIds(Vec<TenantId>);
 
 impl TenantIds {
-    /// All tenants of `a|b|c`.
+    /// All tenants of `a|b|c`; parts that are empty name nobody.
     ///
     /// # Errors
-    /// The first part that is not a tenant id.
+    /// The first part that is not a tenant id, or [`TenantError::Missing`] when there is none.
     pub fn parse(text: &str) -> Result<Self, TenantError> {
-        let mut ids = text.split('|').map(TenantId::parse_one).collect::<Result<Vec<_>, _>>()?;
+        let parts = text.split('|').filter(|part| !part.is_empty());
+        let mut ids = parts.map(TenantId::parse_one).collect::<Result<Vec<_>, _>>()?;
+        if ids.is_empty() {
+            return Err(TenantError::Missing);
+        }
         ids.sort();
         ids.dedup();
         Ok(Self(ids))
@@ -141,5 +145,7 @@ mod tests {
         let ids = TenantIds::parse("c|a|b|a").unwrap();
         assert_eq!(ids.as_slice().iter().map(TenantId::as_str).collect::<Vec<_>>(), ["a", "b", "c"]);
         assert!(ids.single().is_err());
+        assert_eq!(TenantIds::parse("a|").unwrap().as_slice().len(), 1);
+        assert_eq!(TenantIds::parse("|"), Err(TenantError::Missing));
     }
 }

@@ -19,9 +19,6 @@ pub const TENANT_LABEL: &str = "__tenant_id__";
 /// What a label of that name is called when an entry has one of its own.
 const ORIGINAL_TENANT_LABEL: &str = "original___tenant_id__";
 
-/// Lines that are asked for at a time when an `interval` thins them out.
-const INTERVAL_PAGE: usize = 1000;
-
 /// A log query over a time range.
 #[derive(Clone)]
 pub struct LogsRequest {
@@ -104,68 +101,35 @@ impl Querier {
                 Direction::Forward => a.timestamp.cmp(&b.timestamp),
                 Direction::Backward => b.timestamp.cmp(&a.timestamp),
             });
-            thin_out(&mut answer.lines, request.interval);
             answer.lines.truncate(request.limit);
         }
+        // The limit is what is looked at, as in Loki: what the interval then leaves out is not replaced.
+        thin_out(&mut answer.lines, request.interval);
         Ok(answer)
     }
 
-    /// A tenant's part, page by page where `interval` drops lines without counting them.
+    /// A tenant's part.
     async fn select_tenant(
         &self,
         tenant: &TenantId,
         query: &Arc<LogQuery>,
         request: &LogsRequest,
     ) -> Result<LogsAnswer, Error> {
-        let mut start = request.start;
-        // `start == end` asks for one instant.
-        let mut end = if request.end == start { Timestamp(start.nanos().saturating_add(1)) } else { request.end };
-        if request.interval.is_zero() {
-            return self.select_page(tenant, query, (start, end), request.direction, request.limit).await;
-        }
-        let mut answer = LogsAnswer::default();
-        while answer.lines.len() < request.limit && start < end {
-            let mut page = self.select_page(tenant, query, (start, end), request.direction, INTERVAL_PAGE).await?;
-            let full = page.lines.len() == INTERVAL_PAGE;
-            thin_out(&mut page.lines, request.interval);
-            answer.scanned_lines += page.scanned_lines;
-            answer.scanned_bytes += page.scanned_bytes;
-            let Some((last, _)) = page.lines.last() else { break };
-            match request.direction {
-                Direction::Forward => start = last.timestamp.saturating_add(request.interval),
-                Direction::Backward => {
-                    end = Timestamp(last.timestamp.saturating_sub(request.interval).nanos().saturating_add(1));
-                }
-            }
-            answer.lines.append(&mut page.lines);
-            if !full {
-                break;
-            }
-        }
-        answer.lines.truncate(request.limit);
-        Ok(answer)
-    }
-
-    async fn select_page(
-        &self,
-        tenant: &TenantId,
-        query: &Arc<LogQuery>,
-        (start, end): (Timestamp, Timestamp),
-        direction: Direction,
-        limit: usize,
-    ) -> Result<LogsAnswer, Error> {
         let nodes = self.nodes()?;
         let limits = self.limits().limits(tenant);
+        // `start == end` asks for one instant.
+        let point = Timestamp(request.start.nanos().saturating_add(1));
+        let end = if request.end == request.start { point } else { request.end };
         let asked = nodes.iter().map(|node| {
             node.select(SelectRequest {
                 tenant: tenant.clone(),
                 query: Arc::clone(query),
                 detect_level: limits.discover_log_levels && limits.allow_structured_metadata,
                 as_of: u64::MAX,
-                start,
+                start: request.start,
                 end,
-                direction,
-                limit,
+                direction: request.direction,
+                limit: request.limit,
             })
         });
         let parts = futures_util::future::try_join_all(asked).await?;
@@ -177,9 +141,9 @@ impl Querier {
             answer.scanned_bytes += part.scanned_bytes;
         }
         if several {
-            answer.lines.sort_by(|(a, _), (b, _)| answer_order(a, b, direction));
+            answer.lines.sort_by(|(a, _), (b, _)| answer_order(a, b, request.direction));
         }
-        answer.lines.truncate(limit);
+        answer.lines.truncate(request.limit);
         Ok(answer)
     }
 }

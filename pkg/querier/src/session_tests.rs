@@ -224,7 +224,7 @@ async fn a_tenant_has_so_many_tails_and_gets_them_back() {
 }
 
 #[tokio::test]
-async fn an_interval_thins_out_without_using_up_the_limit() {
+async fn an_interval_thins_out_what_the_limit_leaves() {
     let w = world(2, Config::default());
     for i in 0..3000i64 {
         w.nodes[(i % 2) as usize].push(0, &[(i, &i.to_string())]);
@@ -243,10 +243,12 @@ async fn an_interval_thins_out_without_using_up_the_limit() {
     };
     let every = w.querier.select_logs(request(Direction::Forward, 0, 4)).await.unwrap();
     assert_eq!(texts(every), ["0", "1", "2", "3"]);
-    let thin = w.querier.select_logs(request(Direction::Forward, 700, 10)).await.unwrap();
+    let thin = w.querier.select_logs(request(Direction::Forward, 700, 3000)).await.unwrap();
     assert_eq!(texts(thin), ["0", "700", "1400", "2100", "2800"]);
-    let back = w.querier.select_logs(request(Direction::Backward, 700, 3)).await.unwrap();
+    let back = w.querier.select_logs(request(Direction::Backward, 700, 1500)).await.unwrap();
     assert_eq!(texts(back), ["2999", "2299", "1599"]);
+    let few = w.querier.select_logs(request(Direction::Forward, 700, 5)).await.unwrap();
+    assert_eq!(texts(few), ["0"]);
 }
 
 proptest! {

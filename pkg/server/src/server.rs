@@ -76,7 +76,8 @@ impl Server {
         })?;
         let limits = config.tenant_limits();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let log_memory_bytes = (config.ingester.log_memory_mb as usize).saturating_mul(1 << 20);
+        let mebibytes = |n: u32| (n as usize).saturating_mul(1 << 20);
+        let log_memory_bytes = mebibytes(config.ingester.log_memory_mb);
         let ingester = Ingester::new(
             tailwater_ingester::Config { log_memory_bytes },
             Arc::clone(&limits),
@@ -86,7 +87,8 @@ impl Server {
         let querier = Querier::new(
             tailwater_querier::Config {
                 tail_max_duration: config.querier.tail_max_duration,
-                ..tailwater_querier::Config::default()
+                feed_ring_bytes: mebibytes(config.querier.feed_ring_mb),
+                feed_merge_bytes: mebibytes(config.querier.feed_merge_mb),
             },
             Arc::new(vec![node]),
             Arc::clone(&limits),

@@ -101,6 +101,10 @@ pub struct IngesterConfig {
 pub struct QuerierConfig {
     /// Longest tail.
     pub tail_max_duration: Duration,
+    /// Encoded frames that a feed keeps for tails that lag, in MiB.
+    pub feed_ring_mb: u32,
+    /// Lines that a feed holds back for `delay_for`, in MiB.
+    pub feed_merge_mb: u32,
     /// Allow `X-Scope-OrgID: a|b` on queries.
     pub multi_tenant_queries_enabled: bool,
 }
@@ -143,6 +147,8 @@ impl Default for Config {
             ingester: IngesterConfig { log_memory_mb: 256, max_chunk_age: Duration::from_secs(2 * 3600) },
             querier: QuerierConfig {
                 tail_max_duration: Duration::from_secs(3600),
+                feed_ring_mb: 8,
+                feed_merge_mb: 64,
                 multi_tenant_queries_enabled: false,
             },
             frontend: FrontendConfig { max_body_size: 10 << 20, compress_responses: true },
@@ -388,6 +394,8 @@ fn check(config: &Config, path: &str) -> Result<(), String> {
         }
         "server.http_server_idle_timeout" => not_zero(config.server.http_server_idle_timeout.is_zero(), "more than 0s"),
         "ingester.log_memory_mb" => not_zero(config.ingester.log_memory_mb == 0, "1 and more"),
+        "querier.feed_ring_mb" => not_zero(config.querier.feed_ring_mb == 0, "1 and more"),
+        "querier.feed_merge_mb" => not_zero(config.querier.feed_merge_mb == 0, "1 and more"),
         "querier.tail_max_duration" => not_zero(config.querier.tail_max_duration.is_zero(), "more than 0s"),
         "limits_config.query_timeout" => not_zero(config.limits.query_timeout.is_zero(), "more than 0s"),
         _ => Ok(()),

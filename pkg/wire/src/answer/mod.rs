@@ -100,7 +100,11 @@ struct Group {
 impl Groups {
     fn add(&mut self, entry: &Entry<'_>, encoding: &TailEncoding) {
         let (_, group, encoded) = self.by_address.entry(entry.labels.address()).or_insert_with(|| {
-            let encoded = Arc::new(encoding.labels(entry.labels));
+            let mut encoded = encoding.labels(entry.labels);
+            if *encoding == TailEncoding::Legacy {
+                encoded.entry = parsed_member(entry.labels);
+            }
+            let encoded = Arc::new(encoded);
             let text = match encoding {
                 TailEncoding::V1 { categorize: true, .. } => {
                     let of_stream = entry.labels.of(Category::Stream).cloned().collect();
@@ -135,6 +139,17 @@ impl Groups {
         }
         out.push(b']');
     }
+}
+
+/// What the query parsed, as answers in the legacy form repeat it in each entry: `,"parsed":{…}`, nothing if there is nothing.
+fn parsed_member(labels: &LabelSet) -> Box<[u8]> {
+    let mut out = Vec::new();
+    let parsed = labels.of(Category::Parsed).map(|p| (&*p.name, &*p.value));
+    if parsed.clone().next().is_some() {
+        out.extend_from_slice(br#","parsed":"#);
+        text::object(&mut out, parsed);
+    }
+    out.into()
 }
 
 /// A value of a metric query.

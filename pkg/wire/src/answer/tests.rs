@@ -83,6 +83,9 @@ fn legacy_answers_have_text_labels() {
     let body = read(&streams(entries(&sets), &TailEncoding::Legacy, &[], &Stats::default()));
     let first = json!({"labels": "{app=\"a\", level=\"x\"}", "entries": [{"ts": "1970-01-01T00:00:00.00000002Z", "line": "t\"wo"}]});
     assert_eq!((&body["streams"][0], body["stats"].is_object()), (&first, true));
+    // What was parsed is said again in each entry.
+    assert_eq!(body["streams"][2]["entries"][1]["parsed"], json!({"n": "1"}));
+    assert!(body["streams"][1]["entries"][0].get("parsed").is_none());
 }
 
 #[test]

@@ -105,6 +105,7 @@ impl TailEncoding {
                 text::rfc3339(out, timestamp);
                 out.extend_from_slice(br#","line":"#);
                 text::string(out, line);
+                out.extend_from_slice(&labels.entry);
                 out.push(b'}');
             }
         }
