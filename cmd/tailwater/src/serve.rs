@@ -14,12 +14,12 @@ Examples:
   tailwater serve                                on 127.0.0.1:3100, lines in memory
   tailwater serve --http-listen 0.0.0.0:3100     for other machines too
   tailwater serve --http-listen 127.0.0.1:0      on a free port; standard error says which
-  tailwater serve --config tailwater.yaml        keys that mean what a Loki key means bear its name and place
+  tailwater serve --config tailwater.yaml        with a file; a Loki user's largely works
   TAILWATER_LIMITS_CONFIG_INGESTION_RATE_MB=50 tailwater serve
 
-Order of settings: defaults < file < TAILWATER_* environment < flags. One line on standard error names the address:
-listening http=ADDRESS. SIGTERM or Ctrl-C drains tails and requests and ends; a second one ends at once. Exit codes: 0 fine,
-1 failed, 2 bad usage or configuration.";
+Order of settings: defaults < file < TAILWATER_* environment < flags. One line on standard error
+names the address: listening http=ADDRESS. SIGTERM or Ctrl-C drains tails and requests and ends; a
+second one ends at once. Exit codes: 0 fine, 1 failed, 2 bad usage or configuration.";
 
 /// Run the server
 #[derive(Args, Debug)]

@@ -37,13 +37,20 @@ Examples:
   tailwater bench --rate max --streams 100 --batch 1000 --tails 0 --pid $(pidof tailwater)
   tailwater bench --idle-tails 1000 --duration 0s --pid $(pidof tailwater)
 
-Lines are numbered per stream and bear the time at which they were due. A tail reports what it did not receive (lost), received
-again (duplicated) or after a later line of the same stream (out of order). Latency is from when a line was due to when its frame
-was read, on this machine's clock: waiting behind a slow push counts. The exit code is 1 if anything was not as it should be.
+Lines are numbered per stream and bear the time at which they were due. A tail reports what it did
+not receive (lost), received again (duplicated) or after a later line of the same stream (out of
+order). Latency is from when a line was due to when its frame was read, on this machine's clock:
+waiting behind a slow push counts. The exit code is 1 if anything was not as it should be.
 
-A server's default limits stop a benchmark soon: 4 MB/s per tenant, 3 MB/s per stream, 10 tails. In its configuration:
-  limits_config: {ingestion_rate_mb: 10000, ingestion_burst_size_mb: 10000, per_stream_rate_limit: 10GB,
-                  per_stream_rate_limit_burst: 10GB, max_concurrent_tail_requests: 0, max_global_streams_per_user: 0}";
+A server's default limits stop a benchmark soon: 4 MB/s per tenant, 3 MB/s per stream, 10 tails.
+In its configuration:
+  limits_config:
+    ingestion_rate_mb: 10000
+    ingestion_burst_size_mb: 10000
+    per_stream_rate_limit: 10GB
+    per_stream_rate_limit_burst: 10GB
+    max_concurrent_tail_requests: 0
+    max_global_streams_per_user: 0";
 
 /// Pushes per second that a batch size is chosen for.
 const PUSHES_PER_SECOND: u32 = 100;

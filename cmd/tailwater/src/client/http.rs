@@ -156,12 +156,15 @@ impl Http {
     }
 }
 
-/// An error with the errors that caused it.
+/// An error with the errors that caused it, as far as it does not name them itself.
 pub(crate) fn reason(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
+        let cause_text = inner.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
         cause = inner.source();
     }
     text

@@ -32,8 +32,8 @@ Examples:
   tailwater demo '{env=\"demo\"} |= \"error\"'    only some of it
   tailwater demo --rate 2000 --seed 7         much more, and the same lines every time
 
-The server listens on 127.0.0.1:3100, or on a free port if that is taken, and forgets everything at the end. While it runs,
-any client of Loki's API can push to it, tail it and query it.";
+The server listens on 127.0.0.1:3100, or on a free port if that is taken, and forgets everything
+at the end. While it runs, any client of Loki's API can push to it, tail it and query it.";
 
 const DEFAULT_PORT: u16 = 3100;
 /// Largest rate: a terminal shows no more, and the server's default limits allow about that.

@@ -98,13 +98,14 @@ impl Source {
         from[self.random.usize(..from.len())]
     }
 
-    fn trace(&mut self) -> String {
-        format!("{:016x}", self.random.u64(..))
+    /// What the lines of one request have in common.
+    fn request_id(&mut self) -> String {
+        format!("{:08x}", self.random.u32(..))
     }
 
     /// A request, as the gateway (text), the API (JSON) and sometimes the shop's core (logfmt) see it.
     fn request(&mut self) -> Vec<Line> {
-        let (trace, path) = (self.trace(), self.pick(&PATHS));
+        let (rid, path) = (self.request_id(), self.pick(&PATHS));
         let ms = 3 + self.random.u32(..40) * self.random.u32(1..8);
         let status = match self.random.u32(..100) {
             0..88 => 200,
@@ -116,11 +117,9 @@ impl Source {
         let method = if path.ends_with("checkout") || path.ends_with("login") { "POST" } else { "GET" };
         let client = format!("203.0.113.{}", self.random.u8(1..255));
         let size = self.random.u32(200..40_000);
-        let mut lines =
-            vec![self.line(
-                "gateway",
-                format!("{client} \"{method} {path} HTTP/1.1\" {status} {size} {ms}ms trace={trace}"),
-            )];
+        let mut lines = vec![
+            self.line("gateway", format!("{client} \"{method} {path} HTTP/1.1\" {status} {size} {ms}ms rid={rid}")),
+        ];
         if path.starts_with("/api") {
             let level = match status {
                 503 => "error",
@@ -128,15 +127,19 @@ impl Source {
                 _ => "info",
             };
             let text = format!(
-                "{{\"level\":\"{level}\",\"msg\":\"{}\",\"method\":\"{method}\",\"path\":\"{path}\",\"status\":{status},\"duration_ms\":{ms},\"trace_id\":\"{trace}\"}}",
-                if status < 400 { "request served" } else { "request failed" },
+                "{{\"level\":\"{level}\",\"msg\":\"{}\",\"method\":\"{method}\",\"path\":\"{path}\",\"status\":{status},\"ms\":{ms},\"rid\":\"{rid}\"}}",
+                match status {
+                    404 => "nothing there",
+                    400.. => "request failed",
+                    _ => "request served",
+                },
             );
             lines.push(self.line("api", text));
         }
         if path.ends_with("checkout") && status == 200 {
             let (user, total) = (self.pick(&USERS), self.random.u32(500..30_000));
             let text = format!(
-                "level=info msg=\"order placed\" user={user} items={} total={}.{:02} trace_id={trace}",
+                "level=info msg=\"order placed\" user={user} items={} total={}.{:02} rid={rid}",
                 self.random.u32(1..9),
                 total / 100,
                 total % 100
@@ -186,7 +189,7 @@ impl Source {
 
     /// An error, some with the stack that led to it.
     fn trouble(&mut self) -> Line {
-        let trace = self.trace();
+        let rid = self.request_id();
         match self.random.u32(..3) {
             0 => {
                 let order = self.random.u32(10_000..99_999);
@@ -200,7 +203,7 @@ impl Source {
             }
             1 => {
                 let text = format!(
-                    "{{\"level\":\"error\",\"msg\":\"payment provider timed out\",\"provider\":\"acme-pay\",\"timeout_ms\":3000,\"attempt\":{},\"trace_id\":\"{trace}\"}}",
+                    "{{\"level\":\"error\",\"msg\":\"payment provider timed out\",\"provider\":\"acme-pay\",\"timeout_ms\":3000,\"attempt\":{},\"rid\":\"{rid}\"}}",
                     self.random.u32(1..4)
                 );
                 self.line("api", text)
@@ -208,7 +211,7 @@ impl Source {
             _ => {
                 let user = self.pick(&USERS);
                 let text = format!(
-                    "level=error msg=\"stock reservation failed\" err=\"deadlock detected\" user={user} trace_id={trace}"
+                    "level=error msg=\"stock reservation failed\" err=\"deadlock detected\" user={user} rid={rid}"
                 );
                 self.line("checkout", text)
             }
@@ -232,9 +235,9 @@ impl Source {
             );
             self.line("auth", text)
         } else {
-            let trace = self.trace();
+            let rid = self.request_id();
             let text = format!(
-                "{{\"level\":\"warn\",\"msg\":\"rate limited\",\"path\":\"/api/v1/products\",\"status\":429,\"client\":\"192.0.2.{}\",\"trace_id\":\"{trace}\"}}",
+                "{{\"level\":\"warn\",\"msg\":\"rate limited\",\"path\":\"/api/v1/products\",\"status\":429,\"client\":\"192.0.2.{}\",\"rid\":\"{rid}\"}}",
                 self.random.u8(1..9)
             );
             self.line("api", text)

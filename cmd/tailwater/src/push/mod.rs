@@ -31,12 +31,14 @@ Examples:
   my-program 2>&1 | tailwater push --label app=my-program
   tail -F app.log | tailwater push --label app=web --batch-wait 100ms
 
-Every line becomes an entry of one stream, with the time at which it is read; times rise, so order is kept and equal lines
-stay two. Only the newline separates: every other byte is kept, also a carriage return. 429, 5xx and broken connections are
-tried again; what the server refuses (400) is said, counted, and makes the exit code 1.
+Every line becomes an entry of one stream, with the time at which it is read; times rise, so order
+is kept and equal lines stay two. Only the newline separates: every other byte is kept, also a
+carriage return. 429, 5xx and broken connections are tried again; what the server refuses (400) is
+said, counted, and makes the exit code 1.
 
-A server's default limits are 4 MB/s per tenant, 3 MB/s per stream and 256 KiB per line; limits_config.ingestion_rate_mb,
-per_stream_rate_limit and max_line_size in its configuration raise them.";
+A server's default limits are 4 MB/s per tenant, 3 MB/s per stream and 256 KiB per line;
+limits_config.ingestion_rate_mb, per_stream_rate_limit and max_line_size in its configuration
+raise them.";
 
 /// Most lines of a batch.
 const BATCH_LINES: usize = 10_000;
@@ -210,10 +212,13 @@ impl Push {
                 self.account.bytes += bytes;
             }
             Outcome::Refused(why) => {
-                self.refused(lines, &format!("{why}\n  some or all of {} were not stored", counted(lines, "line")));
+                self.refused(lines, &format!("{why}\n  of {}, some or all are not stored", counted(lines, "line")));
             }
             Outcome::GivenUp(why) => {
-                self.refused(lines, &format!("{why}\n  given up; {} may not be stored", counted(lines, "line")));
+                self.refused(
+                    lines,
+                    &format!("{why}\n  given up; of {}, some or all are not stored", counted(lines, "line")),
+                );
             }
         }
         self.show_progress();
@@ -271,7 +276,7 @@ impl Push {
         );
         if account.refused_lines > 0 {
             let refused = format!(
-                "; {} with {} were refused at least in part",
+                "; refused at least in part: {} with {}",
                 counted(account.refused_batches, "batch"),
                 counted(account.refused_lines, "line")
             );

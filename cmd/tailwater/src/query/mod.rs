@@ -27,7 +27,8 @@ Examples:
   tailwater query 'sum by (app) (rate({app=~\".+\"}[5m]))'     the value of a metric query now
   tailwater query --step 1m 'sum(rate({app=\"web\"}[5m]))'     and over time
 
-Lines come newest first unless --forward is given. Labels that all lines share are written once, to standard error.";
+Lines come newest first unless --forward is given. Labels that all lines share are written once,
+to standard error.";
 
 const RANGE_PATH: &str = "/loki/api/v1/query_range";
 const INSTANT_PATH: &str = "/loki/api/v1/query";

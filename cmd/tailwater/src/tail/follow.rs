@@ -28,7 +28,6 @@ use crate::client::http::reason;
 use crate::client::socket::{self, Socket};
 use crate::client::{ClientError, Endpoint, hint};
 use crate::error::Error;
-use crate::moment::human_duration;
 use crate::signals::Stop;
 use crate::terminal::counted;
 use crate::terminal::escape;
@@ -79,12 +78,10 @@ pub(crate) struct Plan {
 pub(crate) enum Notice {
     /// The first connection is open.
     Connected,
-    /// The connection broke.
+    /// The connection broke and will be tried until it is open again. Said once per break.
     Broken {
         /// Why.
         reason: String,
-        /// When it is tried again.
-        pause: Duration,
     },
     /// A broken connection is open again.
     Reconnected,
@@ -106,11 +103,8 @@ impl Notice {
     pub(crate) fn text(&self, palette: Palette) -> String {
         match self {
             Self::Connected => palette.dim("tailing; Ctrl-C ends").to_string(),
-            Self::Broken { reason, pause } => {
-                let reason = escape::message(reason);
-                palette
-                    .warning(format!("connection lost ({reason}); trying again in {}", human_duration(*pause)))
-                    .to_string()
+            Self::Broken { reason } => {
+                palette.warning(format!("connection lost ({}); trying again", escape::message(reason))).to_string()
             }
             Self::Reconnected => palette.good("connected again; going on where it broke").to_string(),
             Self::Dropped(dropped) => {
@@ -174,6 +168,7 @@ impl Follow {
     /// A refusal, a first connection that fails, a break when reconnecting is not wanted, an output that cannot be written.
     pub(crate) async fn run(&mut self, out: &mut impl Write, notice: &mut dyn FnMut(Notice)) -> Result<(), Error> {
         let mut pause = FIRST_PAUSE;
+        let mut told = false;
         loop {
             let began = Instant::now();
             let why = match self.connect().await {
@@ -184,6 +179,7 @@ impl Follow {
                         self.ledger.reconnects += 1;
                         self.resume.reconnected();
                     }
+                    told = false;
                     let lines_before = self.ledger.lines;
                     let ended = self.read(socket, out, notice).await?;
                     out.flush()?;
@@ -210,7 +206,9 @@ impl Follow {
             if why == MAX_DURATION_REASON {
                 continue;
             }
-            notice(Notice::Broken { reason: why, pause });
+            if !std::mem::replace(&mut told, true) {
+                notice(Notice::Broken { reason: why });
+            }
             tokio::select! {
                 () = self.stop.wait() => return Ok(()),
                 () = sleep(pause) => {}
@@ -389,7 +387,7 @@ mod tests {
         ended.unwrap();
         assert_eq!(text, "a\nb\nb2\nc\nd\n");
         assert_eq!((ledger.lines, ledger.reconnects, ledger.repeats, ledger.gaps, ledger.dropped), (5, 2, 6, 0, 0));
-        assert_eq!(said.iter().filter(|n| matches!(n, Notice::Broken { .. })).count(), 3, "{said:?}");
+        assert_eq!(said.iter().filter(|n| matches!(n, Notice::Broken { .. })).count(), 2, "{said:?}");
         let asked = loki.asked();
         assert_eq!(asked[0], "/loki/api/v1/tail?query=%7Bapp%3D%22a%22%7D&start=1&limit=5&delay_for=2");
         assert!(asked[1].contains(&format!("start={}&limit={RESUME_LIMIT}&", 6 * s)), "{}", asked[1]);

@@ -28,8 +28,9 @@ Examples:
   tailwater tail --limit 0 -o raw '{app=\"web\"}' > file  only what is new, only the lines
   tailwater tail -o jsonl '{app=\"web\"}' | jq .labels    for programs
 
-Time, level, source and line are aligned; sources keep their colours. A broken connection is opened again: what came in
-between is printed, nothing is printed twice, and what the server can no longer give is said. Ctrl-C prints the ledger.";
+Time, level, source and line are aligned; sources keep their colours. A broken connection is
+opened again: what came in between is printed, nothing is printed twice, and what the server can
+no longer give is said. Ctrl-C prints the ledger.";
 
 /// Most lines of history that can be asked for.
 const MAX_LIMIT: u32 = 1_000_000;
@@ -99,7 +100,8 @@ pub(crate) async fn run(args: TailArgs) -> Result<(), Error> {
     let mut out = BufWriter::with_capacity(64 << 10, io::stdout().lock());
     let mut follow = Follow::new(endpoint, plan, stop, Renderer::new(&args.output, screen, Clock::Time));
     let ended = follow.run(&mut out, &mut notice).await;
-    if !quiet && !matches!(ended, Err(Error::Output(_))) && follow.ever_connected() {
+    let worth_telling = ended.is_ok() || follow.ledger().lines > 0 || follow.ledger().reconnects > 0;
+    if !quiet && worth_telling && !matches!(ended, Err(Error::Output(_))) {
         tell(&follow.ledger().summary(screen.err));
     }
     ended
