@@ -16,6 +16,7 @@ pub struct Caps {
     pub max_decompressed: usize,
 }
 
+/// Loki's defaults. A server that has to stay within its memory sets a lower cap on what bodies become.
 impl Default for Caps {
     fn default() -> Self {
         Self { max_body: 100 << 20, max_decompressed: 5000 << 20 }

@@ -20,7 +20,7 @@ pub use self::decode::decode;
 pub use self::read::{Kind, read};
 
 /// Most streams, entries or pairs of metadata of one push, each. A push within the body caps that exceeds this is nothing but empty records.
-pub const MAX_RECORDS: usize = 1 << 24;
+pub const MAX_RECORDS: usize = 1 << 22;
 
 /// Longest text of a stream's labels, in bytes.
 pub const MAX_LABELS_BYTES: usize = 16 << 20;
