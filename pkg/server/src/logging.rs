@@ -28,7 +28,8 @@ static LEVEL: OnceLock<Level> = OnceLock::new();
 pub fn init(config: &Config) {
     let (level, handle) = reload::Layer::new(level_of(&config.server.log_level).unwrap_or(LevelFilter::INFO));
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
-    let lines = if config.server.log_format == "json" { lines.json().flatten_event(true).boxed() } else { lines.boxed() };
+    let lines =
+        if config.server.log_format == "json" { lines.json().flatten_event(true).boxed() } else { lines.boxed() };
     if tracing_subscriber::registry().with(level).with(lines).try_init().is_ok() {
         let _first = LEVEL.set(handle);
     }

@@ -49,12 +49,16 @@ impl RangeParams {
             text => seconds_or_duration(text)?,
         };
         if step <= 0 {
-            return Err("zero or negative query resolution step widths are not accepted. Try a positive integer".to_owned());
+            return Err(
+                "zero or negative query resolution step widths are not accepted. Try a positive integer".to_owned()
+            );
         }
         if length / step > MAX_POINTS {
-            return Err("exceeded maximum resolution of 11,000 points per time series. Try increasing the value of the step \
+            return Err(
+                "exceeded maximum resolution of 11,000 points per time series. Try increasing the value of the step \
                         parameter"
-                .to_owned());
+                    .to_owned(),
+            );
         }
         let interval = match form.get("interval") {
             "" => 0,
@@ -337,18 +341,17 @@ mod tests {
     #[test]
     fn tail_parameters_are_checked_in_order() {
         let params = TailParams::parse(&form("limit=7&delay_for=5&start=1000"), NOW).unwrap();
-        assert_eq!(params, TailParams {
-            limit: 7,
-            delay_for: Duration::from_secs(5),
-            start: Timestamp(1000 * NANOS)
-        });
+        assert_eq!(params, TailParams { limit: 7, delay_for: Duration::from_secs(5), start: Timestamp(1000 * NANOS) });
         assert_eq!(TailParams::parse(&form("since=10m"), NOW).unwrap().start, Timestamp(NOW.0 - 600 * NANOS));
         for (query, wanted) in [
             ("limit=0&delay_for=9", "limit must be a positive value"),
             ("delay_for=6&start=x", "delay_for can't be greater than 5"),
             ("delay_for=-1", "delay_for value -1 is out of range [0, 4294967295]"),
             ("delay_for=1s", "strconv.Atoi: parsing \"1s\": invalid syntax"),
-            ("start=yesterday", "could not parse 'start' parameter: strconv.ParseInt: parsing \"yesterday\": invalid syntax"),
+            (
+                "start=yesterday",
+                "could not parse 'start' parameter: strconv.ParseInt: parsing \"yesterday\": invalid syntax",
+            ),
             ("end=x", "could not parse 'end' parameter: strconv.ParseInt: parsing \"x\": invalid syntax"),
         ] {
             assert_eq!(TailParams::parse(&form(query), NOW), Err(wanted.to_owned()), "{query}");

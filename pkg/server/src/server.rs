@@ -70,19 +70,14 @@ impl Server {
         let listener = TcpListener::bind((host, port)).await.map_err(unusable)?;
         let http = listener.local_addr().map_err(unusable)?;
 
-        let tenancy = Tenancy::new(&config).map_err(|error| ConfigError {
-            at: "no_auth_tenant".to_owned(),
-            what: error.to_string(),
-        })?;
+        let tenancy = Tenancy::new(&config)
+            .map_err(|error| ConfigError { at: "no_auth_tenant".to_owned(), what: error.to_string() })?;
         let limits = config.tenant_limits();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let mebibytes = |n: u32| (n as usize).saturating_mul(1 << 20);
         let log_memory_bytes = mebibytes(config.ingester.log_memory_mb);
-        let ingester = Ingester::new(
-            tailwater_ingester::Config { log_memory_bytes },
-            Arc::clone(&limits),
-            Arc::clone(&clock),
-        );
+        let ingester =
+            Ingester::new(tailwater_ingester::Config { log_memory_bytes }, Arc::clone(&limits), Arc::clone(&clock));
         let node: Arc<dyn Node> = Arc::clone(&ingester) as Arc<dyn Node>;
         let querier = Querier::new(
             tailwater_querier::Config {

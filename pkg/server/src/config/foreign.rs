@@ -270,9 +270,7 @@ const FOREIGN: &[&str] = &[
 
 /// Whether Loki knows `path`, a dotted path that is no setting here.
 pub(super) fn is_lokis(path: &str) -> bool {
-    FOREIGN.iter().any(|known| {
-        path.strip_prefix(known).is_some_and(|below| below.is_empty() || below.starts_with('.'))
-    })
+    FOREIGN.iter().any(|known| path.strip_prefix(known).is_some_and(|below| below.is_empty() || below.starts_with('.')))
 }
 
 #[cfg(test)]

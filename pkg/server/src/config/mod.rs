@@ -380,9 +380,14 @@ impl Loader {
 /// What a value must be beyond its unit.
 fn check(config: &Config, path: &str) -> Result<(), String> {
     let one_of = |value: &str, allowed: &[&str]| {
-        if allowed.contains(&value) { Ok(()) } else { Err(format!("{value:?} is not known; allowed: {}", allowed.join(", "))) }
+        if allowed.contains(&value) {
+            Ok(())
+        } else {
+            Err(format!("{value:?} is not known; allowed: {}", allowed.join(", ")))
+        }
     };
-    let not_zero = |zero: bool, what: &str| if zero { Err(format!("0 is too little; allowed: {what}")) } else { Ok(()) };
+    let not_zero =
+        |zero: bool, what: &str| if zero { Err(format!("0 is too little; allowed: {what}")) } else { Ok(()) };
     match path {
         "target" => one_of(&config.target, &["all"]),
         "no_auth_tenant" => TenantId::parse(&config.no_auth_tenant).map(drop).map_err(|e| e.to_string()),

@@ -266,7 +266,9 @@ mod tests {
 
     #[test]
     fn durations_are_gos_or_prometheuss() {
-        for (written, millis) in [("0", 0), ("1.5s", 1500), ("1m30s", 90_000), ("7d", 604_800_000), ("721h", 2_595_600_000)] {
+        for (written, millis) in
+            [("0", 0), ("1.5s", 1500), ("1m30s", 90_000), ("7d", 604_800_000), ("721h", 2_595_600_000)]
+        {
             assert_eq!(Time::read(&text(written)), Ok(Duration::from_millis(millis)), "{written}");
         }
         for bad in ["", "-5s", "x", "5", "1y1"] {

@@ -128,7 +128,9 @@ fn aggregate(of: &VectorAggregation) -> Result<Series, Failure> {
 fn group_of(labels: &Labels, grouping: Option<&Grouping>) -> Labels {
     match grouping {
         None => no_labels(),
-        Some(Grouping { without: false, labels: names }) => restricted(labels, |n, _| names.iter().any(|name| name == n)),
+        Some(Grouping { without: false, labels: names }) => {
+            restricted(labels, |n, _| names.iter().any(|name| name == n))
+        }
         Some(Grouping { without: true, labels: names }) => {
             restricted(labels, |n, v| !v.is_empty() && n != "__name__" && names.iter().all(|name| name != n))
         }

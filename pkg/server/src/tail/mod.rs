@@ -119,11 +119,9 @@ impl Frames for Session {
             SessionEvent::Frame(frame) => Next::Frame(frame),
             SessionEvent::End(reason) => Next::End(match reason {
                 // The canary compares this text exactly.
-                EndReason::MaxDuration => End {
-                    label: "max_duration",
-                    reason: "reached tail max duration limit".to_owned(),
-                    resumable: true,
-                },
+                EndReason::MaxDuration => {
+                    End { label: "max_duration", reason: "reached tail max duration limit".to_owned(), resumable: true }
+                }
                 EndReason::IngestersGone => {
                     End { label: "ingesters_gone", reason: GOING_DOWN.to_owned(), resumable: true }
                 }

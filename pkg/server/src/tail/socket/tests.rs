@@ -68,7 +68,8 @@ fn close_frame(code: u16, reason: &str) -> (u8, Vec<u8>) {
 async fn frames_go_out_whole_and_the_end_is_said() {
     let large = Bytes::from(vec![b'x'; 300_000]);
     let frames = vec![Bytes::from_static(b"{}"), large.clone()];
-    let (mut client, task, _cut) = open(frames, Some(end("reached tail max duration limit", true)), Manners::default()).await;
+    let (mut client, task, _cut) =
+        open(frames, Some(end("reached tail max duration limit", true)), Manners::default()).await;
     assert_eq!(frame(&mut client).await, Some((0x81, b"{}".to_vec())));
     assert_eq!(frame(&mut client).await, Some((0x81, large.to_vec())));
     assert_eq!(frame(&mut client).await, Some(close_frame(1011, "reached tail max duration limit")));

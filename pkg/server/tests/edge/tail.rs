@@ -1,0 +1,182 @@
+//! Tails over real sockets: handshake, frames, ends.
+
+use serde_json::{Value, json};
+
+use crate::client::{Frame, Tail, World, form};
+
+async fn refused(world: &World, params: &[(&str, &str)], headers: &[(&str, &str)]) -> crate::client::Answer {
+    let target = format!("/loki/api/v1/tail?{}", form(params));
+    Tail::open(world, &target, headers).await.err().expect("a refusal")
+}
+
+#[tokio::test]
+async fn history_then_live_in_order_and_once() {
+    let world = World::start("").await;
+    world.push(&json!({"app": "a"}), &["one", "two"]).await;
+    let mut tail = Tail::query(&world, r#"{app="a"}"#).await;
+    assert_eq!(tail.lines(2).await, ["one", "two"]);
+    world.push(&json!({"app": "a"}), &["three"]).await;
+    world.push(&json!({"app": "other"}), &["not this"]).await;
+    world.push(&json!({"app": "a"}), &["four"]).await;
+    assert_eq!(tail.lines(2).await, ["three", "four"]);
+    let tails = world.get("/api/v1/tails").await.json();
+    assert_eq!(tails["tails"][0]["query"], r#"{app="a"}"#);
+    assert_eq!(tails["tails"][0]["ledger"]["delivered"], 4);
+}
+
+#[tokio::test]
+async fn frames_say_what_was_asked_for() {
+    let world = World::start("").await;
+    let target = format!("/loki/api/v1/tail?{}", form(&[("query", r#"{app="a"} | logfmt"#)]));
+    let flags = [("X-Loki-Response-Encoding-Flags", "categorize-labels")];
+    let mut categorised = Tail::open(&world, &target, &flags).await.unwrap();
+    let legacy = target.replace("/loki/api/v1/", "/api/prom/");
+    let mut legacy = Tail::open(&world, &legacy, &[]).await.unwrap();
+    let at = world.push(&json!({"app": "a"}), &["k=v"]).await;
+    let Frame::Text(frame) = categorised.next_but_pings().await else { panic!() };
+    assert_eq!(frame["encodingFlags"], json!(["categorize-labels"]));
+    assert_eq!(frame["streams"][0]["stream"], json!({"app": "a", "service_name": "a"}));
+    let parts = json!({"structuredMetadata": {"detected_level": "unknown"}, "parsed": {"k": "v"}});
+    assert_eq!(frame["streams"][0]["values"], json!([[at[0], "k=v", parts]]));
+    let Frame::Text(frame) = legacy.next_but_pings().await else { panic!() };
+    assert_eq!(frame["streams"][0]["labels"], r#"{app="a", detected_level="unknown", k="v", service_name="a"}"#);
+    assert_eq!(frame["streams"][0]["entries"][0]["line"], "k=v");
+}
+
+#[tokio::test]
+async fn bad_requests_are_refused_before_the_upgrade() {
+    let world = World::start("auth_enabled: true").await;
+    let tenant = [("X-Scope-OrgID", "t")];
+    let good = ("query", r#"{app="a"}"#);
+    refused(&world, &[good], &[]).await.fails(401, "no org id\n");
+    refused(&world, &[], &tenant).await.fails(400, "parse error : syntax error: unexpected $end");
+    refused(&world, &[good, ("limit", "0")], &tenant).await.fails(400, "limit must be a positive value");
+    refused(&world, &[good, ("delay_for", "6")], &tenant).await.fails(400, "delay_for can't be greater than 5");
+    let text = "could not parse 'start' parameter: strconv.ParseInt: parsing \"x\": invalid syntax";
+    refused(&world, &[good, ("start", "x")], &tenant).await.fails(400, text);
+    refused(&world, &[good], &[("X-Scope-OrgID", "a|b")]).await.fails(400, "multiple org IDs present");
+    let text = "tenant ID 'a/b' contains unsupported character '/'";
+    refused(&world, &[good], &[("X-Scope-OrgID", "a/b")]).await.fails(400, text);
+    // Parameters come before the tenant, both before the handshake.
+    refused(&world, &[], &[("X-Scope-OrgID", "a/b")]).await.fails(400, "parse error : syntax error: unexpected $end");
+    let target = format!("/loki/api/v1/tail?{}", form(&[good]));
+    let plain = world.send("GET", &target, &tenant, b"").await;
+    plain.fails(400, "Bad Request\n");
+    assert_eq!(plain.header("sec-websocket-version"), Some("13"));
+    let regexp = refused(&world, &[good, ("regexp", "[")], &tenant).await;
+    assert_eq!(regexp.status, 400);
+}
+
+#[tokio::test]
+async fn what_fails_after_the_upgrade_is_a_close_frame() {
+    let world = World::start("limits_config: {max_concurrent_tail_requests: 1}").await;
+    let mut metric = Tail::query(&world, r#"rate({app="a"}[1m])"#).await;
+    assert_eq!(metric.next().await, Frame::Close(1011, "only log selector is supported".to_owned()));
+    assert_eq!(metric.next().await, Frame::Eof);
+    let mut first = Tail::query(&world, r#"{app="a"}"#).await;
+    assert_eq!(first.next().await, Frame::Ping);
+    let text = "rpc error: code = Code(400) desc = max concurrent tail requests limit exceeded, count > limit (2 > 1)";
+    assert_eq!(Tail::query(&world, r#"{app="a"}"#).await.next().await, Frame::Close(1011, text.to_owned()));
+    let target = format!("/loki/api/v1/tail?{}", form(&[("query", r#"{app="a"}"#), ("start", "9999999999")]));
+    let mut future = Tail::open(&world, &target, &[]).await.unwrap();
+    let text =
+        "rpc error: code = Code(400) desc = this data is no longer available, it is past now - max_query_lookback (0s)";
+    assert_eq!(future.next().await, Frame::Close(1011, text.to_owned()));
+    let target = format!("/loki/api/v1/tail?{}", form(&[("query", r#"{app="a"}"#), ("start", "1000000000")]));
+    let Frame::Close(1011, reason) = Tail::open(&world, &target, &[]).await.unwrap().next().await else { panic!() };
+    assert_eq!(reason.len(), 123, "{reason}");
+    assert!(
+        reason.starts_with("rpc error: code = Code(400) desc = the query time range exceeds the limit"),
+        "{reason}"
+    );
+}
+
+#[tokio::test]
+async fn clients_are_answered_in_kind() {
+    let world = World::start("").await;
+    let mut tail = Tail::query(&world, r#"{app="a"}"#).await;
+    tail.send(0x81, b"ignored").await;
+    tail.send(0x89, b"hello").await;
+    assert_eq!(tail.next_but_pings().await, Frame::Pong(b"hello".to_vec()));
+    tail.send(0x88, &[0x03, 0xe8, b'b', b'y', b'e']).await;
+    assert_eq!(tail.next_but_pings().await, Frame::Close(1000, String::new()));
+    assert_eq!(tail.next().await, Frame::Eof);
+    drop(tail);
+    let gone = async || world.get("/api/v1/tails").await.json()["tails"] == json!([]);
+    while !gone().await {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn the_longest_tail_ends_with_lokis_words() {
+    let world = World::start("querier: {tail_max_duration: 200ms}").await;
+    let mut tail = Tail::query(&world, r#"{app="a"}"#).await;
+    let end = Frame::Close(1011, "reached tail max duration limit".to_owned());
+    assert_eq!(tail.next_but_pings().await, end);
+}
+
+#[tokio::test]
+async fn grafana_gets_heartbeats_and_an_end_that_it_comes_back_from() {
+    let mut world = World::start("").await;
+    let target = format!("/loki/api/v1/tail?{}", form(&[("query", r#"{app="a"}"#)]));
+    let mut grafana = Tail::open(&world, &target, &[("User-Agent", "Grafana/12.3.0")]).await.unwrap();
+    let mut other = Tail::open(&world, &target, &[]).await.unwrap();
+    assert_eq!(grafana.next_but_pings().await, Frame::Text(json!({"streams": []})));
+    world.push(&json!({"app": "a"}), &["last words"]).await;
+    world.stop();
+    for tail in [&mut grafana, &mut other] {
+        loop {
+            if let Frame::Text(frame) = tail.next_but_pings().await
+                && frame["streams"] != json!([])
+            {
+                assert_eq!(frame["streams"][0]["values"][0][1], "last words");
+                break;
+            }
+        }
+    }
+    assert_eq!(grafana.next_but_pings().await, Frame::Eof);
+    let end = Frame::Close(1011, "all ingesters closed the connection".to_owned());
+    assert_eq!(other.next_but_pings().await, end);
+    drop((grafana, other));
+    world.stopped().await;
+}
+
+#[tokio::test]
+async fn going_down_says_so_and_takes_nothing_more_in() {
+    let mut world = World::start("").await;
+    // A tail that does not go by itself keeps the process up for a while.
+    let tail = Tail::query(&world, r#"{app="a"}"#).await;
+    let mut kept = world.connect().await;
+    world.stop();
+    let body = r#"{"streams":[{"stream":{"app":"a"},"values":[["1","x"]]}]}"#;
+    let request = format!(
+        "GET /ready HTTP/1.1\r\nHost: t\r\n\r\nPOST /loki/api/v1/push HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Type: \
+         application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    tokio::io::AsyncWriteExt::write_all(&mut kept, request.as_bytes()).await.unwrap();
+    let mut raw = Vec::new();
+    let _end = tokio::io::AsyncReadExt::read_to_end(&mut kept, &mut raw).await;
+    let text = String::from_utf8_lossy(&raw).into_owned();
+    // Either the connection was taken first and refused politely, or it was not taken any more.
+    if !text.is_empty() {
+        assert!(text.starts_with("HTTP/1.1 503 ") && text.contains("Application is stopping\n"), "{text}");
+        assert!(!text.contains("HTTP/1.1 204"), "{text}");
+    }
+    drop(tail);
+    world.stopped().await;
+}
+
+#[tokio::test]
+async fn unusual_parameters_are_named() {
+    let world = World::start("").await;
+    let good = ("query", r#"{app="a"}"#);
+    let answer = refused(&world, &[good, ("on_slow", "panic")], &[]).await;
+    answer.fails(400, "invalid on_slow 'panic', expected wait or drop");
+    let answer = refused(&world, &[good, ("heartbeat", "yes")], &[]).await;
+    answer.fails(400, "invalid heartbeat 'yes', expected 0 or 1");
+    let target = format!("/loki/api/v1/tail?{}", form(&[good, ("heartbeat", "1"), ("on_slow", "drop")]));
+    let mut tail = Tail::open(&world, &target, &[]).await.unwrap();
+    assert_eq!(tail.next_but_pings().await, Frame::Text(json!({"streams": Value::Array(Vec::new())})));
+}
