@@ -102,7 +102,9 @@ pub(crate) async fn run(args: TailArgs) -> Result<(), Error> {
     let ended = follow.run(&mut out, &mut notice).await;
     let worth_telling = ended.is_ok() || follow.ledger().lines > 0 || follow.ledger().reconnects > 0;
     if !quiet && worth_telling && !matches!(ended, Err(Error::Output(_))) {
-        tell(&follow.ledger().summary(screen.err));
+        // After the ^C that a terminal shows.
+        let begin = if screen.err_is_terminal { "\n" } else { "" };
+        tell(&format!("{begin}{}", follow.ledger().summary(screen.err)));
     }
     ended
 }

@@ -10,7 +10,7 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use super::escape;
 use super::level::Level;
-use super::style::Palette;
+use super::style::{Palette, SourceColours};
 use super::{Output, OutputArgs, Screen};
 use crate::client::answer::Entry;
 
@@ -56,6 +56,7 @@ pub(crate) struct Renderer {
     to_terminal: bool,
     times: Times,
     source_cells: usize,
+    source_colours: SourceColours,
     text: String,
     scratch: String,
 }
@@ -76,6 +77,7 @@ impl Renderer {
             to_terminal: screen.out_is_terminal,
             times: Times::new(args.zone(), clock),
             source_cells: MIN_SOURCE_CELLS,
+            source_colours: SourceColours::default(),
             text: String::new(),
             scratch: String::new(),
         }
@@ -135,7 +137,8 @@ impl Renderer {
             self.widen(&name);
             let cut = cut_to_cells(&name, self.source_cells);
             let pad = self.source_cells.saturating_sub(cut.width());
-            let _infallible = write!(self.text, "{}{:pad$} ", self.palette.source(&name, &cut), "");
+            let _infallible =
+                write!(self.text, "{}{:pad$} ", self.palette.source(self.source_colours.of(&name), &cut), "");
             indent += self.source_cells + 1;
         }
         let labels = match &self.shown {

@@ -1,5 +1,6 @@
 //! Colours. A palette without colours writes nothing but the text.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use anstyle::{AnsiColor, Color, Style};
@@ -21,10 +22,43 @@ const SOURCE_COLOURS: [AnsiColor; 10] = [
     AnsiColor::BrightYellow,
 ];
 
+/// Sources whose colours are remembered.
+const MAX_SOURCES: usize = 1000;
+
 /// Whether to colour, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Palette {
     coloured: bool,
+}
+
+/// The colour of one source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SourceColour(AnsiColor);
+
+/// Gives sources their colours: the same name the same one, from run to run too as far as possible, and different names
+/// different ones as long as there are any left.
+#[derive(Debug, Default)]
+pub(crate) struct SourceColours {
+    given: HashMap<String, usize>,
+}
+
+impl SourceColours {
+    /// The colour of the source `name`.
+    pub(crate) fn of(&mut self, name: &str) -> SourceColour {
+        let wished = (xxh3_64(name.as_bytes()) % SOURCE_COLOURS.len() as u64) as usize;
+        if let Some(index) = self.given.get(name) {
+            return SourceColour(SOURCE_COLOURS[*index]);
+        }
+        if self.given.len() >= MAX_SOURCES {
+            return SourceColour(SOURCE_COLOURS[wished]);
+        }
+        let free = (0..SOURCE_COLOURS.len())
+            .map(|step| (wished + step) % SOURCE_COLOURS.len())
+            .find(|index| !self.given.values().any(|taken| taken == index));
+        let index = free.unwrap_or(wished);
+        self.given.insert(name.to_owned(), index);
+        SourceColour(SOURCE_COLOURS[index])
+    }
 }
 
 /// A text in a style; displays as the text between its codes.
@@ -67,10 +101,9 @@ impl Palette {
         }
     }
 
-    /// The colour of a source: always the same for the same name.
-    pub(crate) fn source<T: fmt::Display>(self, name: &str, text: T) -> Styled<T> {
-        let index = (xxh3_64(name.as_bytes()) % SOURCE_COLOURS.len() as u64) as usize;
-        self.styled(colour(SOURCE_COLOURS[index]), text)
+    /// The colour of a source.
+    pub(crate) fn source<T: fmt::Display>(self, source: SourceColour, text: T) -> Styled<T> {
+        self.styled(colour(source.0), text)
     }
 
     /// Less important than the rest.
@@ -124,11 +157,14 @@ mod tests {
 
     #[test]
     fn a_source_keeps_its_colour_and_plain_means_plain() {
-        let palette = Palette::new(true);
-        assert_eq!(palette.source("api", "x").to_string(), palette.source("api", "x").to_string());
-        let colours: std::collections::BTreeSet<_> =
-            ["api", "web", "db", "auth", "cache", "mail"].map(|n| palette.source(n, "x").to_string()).into();
-        assert!(colours.len() > 2, "{colours:?}");
+        let mut colours = SourceColours::default();
+        let names = ["api", "web", "db", "auth", "cache", "mail", "worker", "gateway", "queue", "search"];
+        let first = names.map(|n| Palette::new(true).source(colours.of(n), "x").to_string());
+        let again = names.map(|n| Palette::new(true).source(colours.of(n), "x").to_string());
+        assert_eq!(first, again);
+        assert_eq!(first.iter().collect::<std::collections::BTreeSet<_>>().len(), 10, "ten names, ten colours");
+        assert_eq!(SourceColours::default().of("api"), colours.of("api"), "the first one has what it wishes");
+        colours.of("one more");
         assert_eq!(Palette::new(false).failure("x").to_string(), "x");
     }
 }
