@@ -5,15 +5,35 @@ mod checks;
 
 use std::path::Path;
 
-#[test]
-fn pipeline() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/pipeline");
+/// The files of a target's corpus.
+fn corpus(target: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
     let mut files: Vec<_> = folder.read_dir().unwrap().map(|file| file.unwrap().path()).collect();
     files.sort();
     assert!(!files.is_empty(), "{} is empty", folder.display());
-    for file in files {
-        println!("{}", file.display());
-        let data = std::fs::read(&file).unwrap();
+    files
+        .into_iter()
+        .map(|file| {
+            println!("{}", file.display());
+            std::fs::read(&file).unwrap()
+        })
+        .collect()
+}
+
+#[test]
+fn parse() {
+    for data in corpus("parse") {
+        checks::parse(&data);
+        // And queries that break off.
+        for len in (0..data.len()).step_by(data.len() / 50 + 1) {
+            checks::parse(&data[..len]);
+        }
+    }
+}
+
+#[test]
+fn pipeline() {
+    for data in corpus("pipeline") {
         checks::pipeline(&data);
         // And lines that break off.
         for len in (0..data.len()).step_by(data.len() / 100 + 1) {

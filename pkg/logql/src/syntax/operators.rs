@@ -72,7 +72,7 @@ fn strength(op: BinOp) -> u8 {
 /// The value of an operator between two literals. Comparisons give 0 or 1, division by zero NaN. `None` for set operators.
 pub(crate) fn fold(op: BinOp, left: f64, right: f64) -> Option<f64> {
     let truth = |holds: bool| if holds { 1.0 } else { 0.0 };
-    Some(match op {
+    let value = match op {
         BinOp::Or | BinOp::And | BinOp::Unless => return None,
         BinOp::Eq => truth(left == right),
         BinOp::Neq => truth(left != right),
@@ -87,7 +87,9 @@ pub(crate) fn fold(op: BinOp, left: f64, right: f64) -> Option<f64> {
         BinOp::Div => left / right,
         BinOp::Mod => left % right,
         BinOp::Pow => left.powf(right),
-    })
+    };
+    // Zero has no sign, because no query can say `-0`.
+    Some(value + 0.0)
 }
 
 #[cfg(test)]

@@ -277,7 +277,8 @@ impl Builder<'_> {
     /// A number with or without sign, or why it cannot be read.
     pub(crate) fn literal(&self, pair: &Pair<'_, Rule>) -> Made<Result<f64, String>> {
         let negative = self.token(pair)?.kind == Kind::Sub;
-        Ok(checks::literal(self.last_token(pair)?.text).map(|value| if negative { -value } else { value }))
+        // `0 - value` rather than `-value`: no query can say `-0` (with nothing between, that is a duration).
+        Ok(checks::literal(self.last_token(pair)?.text).map(|value| if negative { 0.0 - value } else { value }))
     }
 }
 
