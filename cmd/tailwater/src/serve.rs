@@ -68,10 +68,13 @@ enum LogFormat {
     Json,
 }
 
+/// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Listen {
-    host: String,
-    port: u16,
+pub(crate) struct Listen {
+    /// Name or address, an IPv6 one in brackets.
+    pub(crate) host: String,
+    /// 0 = any that is free.
+    pub(crate) port: u16,
 }
 
 /// Runs the server until it is asked to stop.
@@ -124,7 +127,7 @@ impl ServeArgs {
 }
 
 /// `host:port`, `[v6]:port` or `:port` (all addresses).
-fn parse_listen(text: &str) -> Result<Listen, String> {
+pub(crate) fn parse_listen(text: &str) -> Result<Listen, String> {
     let wrong = || format!("{text:?} is no address to listen on; write HOST:PORT, for example 127.0.0.1:3100");
     let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
     let bracketed = host.starts_with('[') && host.ends_with(']');

@@ -357,9 +357,9 @@ mod tests {
     fn the_table_says_what_matters() {
         let text = report().table(Palette::new(false));
         for says in [
-            "1,000 lines/s for 10.0 s · 2 streams · 1 connection · 10 lines a push · 180 B a line · protobuf",
-            "10,000 lines in 10.0 s = 1,000 lines/s, 175.8 KiB/s · 0 refused",
-            "1 tail · 10,000 lines delivered in 1,000 frames · 0 lost · 0 duplicated · 0 out of order",
+            "1000 lines/s for 10.0 s · 2 streams · 1 connection · 10 lines a push · 180 B a line · protobuf",
+            "10,000 lines in 10.0 s = 1000 lines/s, 175.8 KiB/s · 0 refused",
+            "1 tail · 10,000 lines delivered in 1000 frames · 0 lost · 0 duplicated · 0 out of order",
             "p50 501 µs · p90",
             "100 tails · 12.0 KiB of the server's memory each",
             "0.50 s CPU · 50.00 µs per pushed line · 50.00 µs per delivered line · 10.0 MiB memory, peak 20.0 MiB",

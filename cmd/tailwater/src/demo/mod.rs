@@ -20,6 +20,7 @@ use crate::client::{Endpoint, Http, ServerArgs};
 use crate::error::Error;
 use crate::moment::parse_duration;
 use crate::push::sender::{Backoff, Outcome, Sender};
+use crate::serve::{Listen, parse_listen};
 use crate::signals::Stop;
 use crate::tail::follow::{Follow, Plan};
 use crate::terminal::render::{Clock, Renderer};
@@ -53,6 +54,9 @@ pub(crate) struct DemoArgs {
     /// What to tail
     #[arg(value_name = "QUERY", default_value = "{env=\"demo\"}")]
     query: String,
+    /// Address to listen on [default: 127.0.0.1:3100, or a free port if that is taken]
+    #[arg(long, value_name = "ADDR", value_parser = parse_listen)]
+    http_listen: Option<Listen>,
     /// About how many lines per second
     #[arg(long, value_name = "LINES", default_value = "20", value_parser = parse_rate)]
     rate: f64,
@@ -73,7 +77,7 @@ pub(crate) struct DemoArgs {
 pub(crate) async fn run(args: DemoArgs) -> Result<(), Error> {
     let stop = ending_after(Stop::listen()?, args.duration);
     let screen = Screen::of_process(args.output.no_color);
-    let (server, taken) = start().await?;
+    let (server, taken) = start(args.http_listen.as_ref()).await?;
     let address = server.addrs().http;
     let (down, mut goes_down) = Stop::manual();
     let serving = tokio::spawn(server.run_until(async move { goes_down.wait().await }));
@@ -118,12 +122,14 @@ fn ending_after(mut stop: Stop, duration: Option<Duration>) -> Stop {
 }
 
 /// The server, and whether its usual port was taken.
-async fn start() -> Result<(Server, bool), Error> {
+async fn start(listen: Option<&Listen>) -> Result<(Server, bool), Error> {
     let mut config = Config::default();
-    config.server.http_listen_address = "127.0.0.1".to_owned();
-    config.server.http_listen_port = DEFAULT_PORT;
+    config.server.http_listen_address = listen.map_or_else(|| "127.0.0.1".to_owned(), |l| l.host.clone());
+    config.server.http_listen_port = listen.map_or(DEFAULT_PORT, |l| l.port);
     match Server::start(config.clone()).await {
-        Err(tailwater_server::Error::Bind { source, .. }) if source.kind() == io::ErrorKind::AddrInUse => {
+        Err(tailwater_server::Error::Bind { source, .. })
+            if listen.is_none() && source.kind() == io::ErrorKind::AddrInUse =>
+        {
             config.server.http_listen_port = 0;
             Ok((Server::start(config).await?, true))
         }
@@ -148,10 +154,9 @@ async fn feed(endpoint: Arc<Endpoint>, mut source: Source, mut stop: Stop) {
             && !lines.is_empty()
         {
             let mut notice = |why: String| tell(&why);
-            match sender.send(body, false, &mut notice).await {
-                Ok(Outcome::Accepted) => {}
-                Ok(Outcome::Refused(why) | Outcome::GivenUp(why)) => tell(&why),
-                Err(e) => tell(&e.to_string()),
+            match sender.send(body, &mut notice).await {
+                Outcome::Accepted => {}
+                Outcome::Refused(why) | Outcome::GivenUp(why) => tell(&why),
             }
         }
         tokio::select! {

@@ -97,7 +97,7 @@ impl Account {
 /// Runs the command to the end of the input, or until the user ends it.
 ///
 /// # Errors
-/// Bad usage, an input that cannot be read, a server that is not there, lines that were refused.
+/// Bad usage, an input that cannot be read, lines that were refused or could not be delivered.
 pub(crate) async fn run(args: PushArgs) -> Result<(), Error> {
     let labels = stream_labels(&args.labels)?;
     let endpoint = Arc::new(args.server.endpoint()?);
@@ -203,8 +203,7 @@ impl Push {
             clear(progress);
             tell(&screen.err.warning(text).to_string());
         };
-        let first = self.account.batches == 0;
-        let outcome = self.sender.send(body, first, &mut notice).await?;
+        let outcome = self.sender.send(body, &mut notice).await;
         self.account.batches += 1;
         match outcome {
             Outcome::Accepted => {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::sleep;
 
-use crate::client::{Answer, ClientError, Http, hint, is_temporary};
+use crate::client::{Answer, Http, hint, is_temporary};
 use crate::signals::Stop;
 use crate::terminal::escape;
 
@@ -57,38 +57,32 @@ impl Sender {
         self.retries
     }
 
-    /// Sends a body; `notice` hears of every failure that is tried again.
-    ///
-    /// # Errors
-    /// The very first connection failing: the server is not there at all.
-    pub(crate) async fn send(
-        &mut self,
-        body: Bytes,
-        first: bool,
-        notice: &mut (dyn FnMut(String) + Send),
-    ) -> Result<Outcome, ClientError> {
+    /// Sends a body; `notice` hears of the first failure that is tried again.
+    pub(crate) async fn send(&mut self, body: Bytes, notice: &mut (dyn FnMut(String) + Send)) -> Outcome {
         let mut pause = self.backoff.first;
         let mut told = false;
         for tried in 0.. {
             let why = match self.http.post(PATH, PROTOBUF, body.clone()).await {
-                Ok(answer) if answer.status.is_success() => return Ok(Outcome::Accepted),
-                Ok(answer) if !is_temporary(answer.status) => return Ok(Outcome::Refused(told_by(&answer))),
+                Ok(answer) if answer.status.is_success() => return Outcome::Accepted,
+                Ok(answer) if !is_temporary(answer.status) => return Outcome::Refused(told_by(&answer)),
                 Ok(answer) => told_by(&answer),
-                Err(e @ ClientError::Connect { .. }) if first && tried == 0 => return Err(e),
                 Err(e) => e.to_string(),
             };
             if tried >= self.backoff.retries || (self.stop.asked() && tried > 0) {
-                return Ok(Outcome::GivenUp(why));
+                return Outcome::GivenUp(why);
             }
             if !told {
                 notice(format!("{why}\n  trying again"));
                 told = true;
             }
             self.retries += 1;
-            sleep(pause).await;
+            tokio::select! {
+                () = self.stop.wait() => {}
+                () = sleep(pause) => {}
+            }
             pause = (pause * 2).min(self.backoff.longest);
         }
-        Ok(Outcome::GivenUp("too many tries".to_owned()))
+        Outcome::GivenUp("too many tries".to_owned())
     }
 }
 
@@ -114,7 +108,7 @@ mod tests {
         batch.add(Bytes::from_static(b"line"), Timestamp(7));
         let mut said = Vec::new();
         let body = batch.take_body("{app=\"a\"}").unwrap();
-        let outcome = sender.send(body, true, &mut |text| said.push(text)).await.unwrap();
+        let outcome = sender.send(body, &mut |text| said.push(text)).await;
         (outcome, sender.retries(), loki.stored().len(), said)
     }
 

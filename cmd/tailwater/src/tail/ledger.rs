@@ -71,7 +71,7 @@ mod tests {
         let plain = Palette::new(false);
         assert_eq!(
             ledger.summary_after(Duration::from_secs(10), plain),
-            "ledger: 1,500 lines · 2.0 KiB · in 10.0 s · 150 lines/s · 0 dropped · 0 reconnects"
+            "ledger: 1500 lines · 2.0 KiB · in 10.0 s · 150 lines/s · 0 dropped · 0 reconnects"
         );
         ledger.dropped = 7;
         ledger.reconnects = 1;

@@ -97,9 +97,12 @@ pub(crate) fn tell(message: &str) {
     let _closed = writeln!(io::stderr().lock(), "{message}");
 }
 
-/// `1234567` as `1,234,567`.
+/// `1234567` as `1,234,567`; four digits are easy enough to read as they are.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
+    if number < 10_000 {
+        return digits;
+    }
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (i, digit) in digits.chars().enumerate() {
         if i > 0 && (digits.len() - i).is_multiple_of(3) {
@@ -110,7 +113,7 @@ pub(crate) fn grouped(number: u64) -> String {
     text
 }
 
-/// `1 line`, `1,234 lines`.
+/// `1 line`, `12,345 lines`.
 pub(crate) fn counted(number: u64, what: &str) -> String {
     let plural = if number == 1 {
         ""
@@ -145,7 +148,8 @@ mod tests {
     fn numbers_are_written_for_people() {
         assert_eq!(grouped(0), "0");
         assert_eq!(grouped(999), "999");
-        assert_eq!(grouped(1000), "1,000");
+        assert_eq!(grouped(9999), "9999");
+        assert_eq!(grouped(10_000), "10,000");
         assert_eq!(grouped(1_234_567), "1,234,567");
         assert_eq!(counted(1, "line"), "1 line");
         assert_eq!(counted(2, "batch"), "2 batches");
