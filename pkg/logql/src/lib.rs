@@ -12,6 +12,7 @@ mod print;
 mod query;
 pub mod regex;
 pub mod syntax;
+pub mod template;
 
 pub use error::Error;
 pub use pipeline::{Matched, Runner};

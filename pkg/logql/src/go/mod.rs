@@ -5,6 +5,8 @@
 
 pub mod bytes;
 pub mod duration;
+pub mod layout;
 pub mod number;
 pub mod quote;
+pub mod time;
 pub mod unicode;
