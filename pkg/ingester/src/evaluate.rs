@@ -18,8 +18,8 @@ use tailwater_wire::node::{Gap, MatchedBatch, MatchedLine};
 use crate::batch::{Batch, Run};
 use crate::log::{Account, ArrivalLog, Fetched};
 
-/// Bytes looked at in one step, roughly 0.1 to 1 ms of work.
-const STEP_BYTES: usize = 128 << 10;
+/// Bytes looked at in one step, roughly 0.1 to 1 ms of work. (Small in tests, so that a batch takes several.)
+const STEP_BYTES: usize = if cfg!(test) { 1 << 10 } else { 128 << 10 };
 
 /// What looking at a line costs beyond its bytes.
 const LINE_COST: usize = 64;

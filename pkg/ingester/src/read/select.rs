@@ -27,14 +27,14 @@ use crate::tenant::Tenant;
 /// Most workers of a read.
 const MAX_WORKERS: usize = 8;
 
-/// Lines under which a second worker is not worth its start.
-const LINES_PER_WORKER: u64 = 20_000;
+/// Lines under which a second worker is not worth its start. (Few in tests.)
+const LINES_PER_WORKER: u64 = if cfg!(test) { 20 } else { 20_000 };
 
 /// Lines beyond the limit that are kept because they tie with the worst: an earlier equal entry may still turn up and take their place.
 const MAX_TIES: usize = 10_000;
 
-/// Lines a worker may gather beyond twice the limit before it sorts.
-const SLACK: usize = 256;
+/// Lines a worker may gather beyond twice the limit before it sorts. (Few in tests.)
+const SLACK: usize = if cfg!(test) { 2 } else { 256 };
 
 /// Lines between looks at the cancel.
 const LINES_PER_LOOK: u32 = 4096;
