@@ -41,3 +41,25 @@ fn pipeline() {
         }
     }
 }
+
+#[test]
+fn regex() {
+    for data in corpus("regex") {
+        checks::regex(&data);
+        // And patterns that break off.
+        for len in (0..data.len()).step_by(data.len() / 100 + 1) {
+            checks::regex(&data[..len]);
+        }
+    }
+}
+
+#[test]
+fn template() {
+    for data in corpus("template") {
+        checks::template(&data);
+        // And templates that break off.
+        for len in (0..data.len()).step_by(data.len() / 100 + 1) {
+            checks::template(&data[..len]);
+        }
+    }
+}
