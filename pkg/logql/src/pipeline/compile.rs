@@ -8,6 +8,7 @@
 //!   all together.
 
 use super::drop_keep;
+use super::format::{self, LineFormat};
 use super::json_expr;
 use super::label_filter::Filter;
 use super::labels::{NameId, Names};
@@ -31,6 +32,8 @@ pub(crate) enum Stage {
     Pattern(Pattern),
     Unpack,
     Decolorize,
+    LineFormat(LineFormat),
+    LabelFormat(Box<[format::Item]>),
     Label(Filter),
     Drop(Box<[drop_keep::Item]>),
     Keep(Box<[drop_keep::Item]>),
@@ -76,7 +79,7 @@ impl Pipeline {
             }
             match compile(stage, &mut names, &mut regexps) {
                 Ok(compiled) => {
-                    let changes_line = matches!(compiled, Stage::Unpack | Stage::Decolorize);
+                    let changes_line = matches!(compiled, Stage::Unpack | Stage::Decolorize | Stage::LineFormat(_));
                     pipeline.stages.push(compiled);
                     if changes_line {
                         barrier = Some(pipeline.stages.len());
@@ -144,7 +147,8 @@ fn compile(stage: &ast::Stage, names: &mut Names, regexps: &mut usize) -> Result
         ast::Stage::Drop(items) => Stage::Drop(drop_keep::compile(items, intern)?),
         ast::Stage::Keep(items) => Stage::Keep(drop_keep::compile(items, intern)?),
         ast::Stage::Label(filter) => Stage::Label(Filter::new(filter, &mut intern)?),
-        ast::Stage::LineFormat(_) | ast::Stage::LabelFormat(_) => return Err("not supported".into()),
+        ast::Stage::LineFormat(text) => Stage::LineFormat(LineFormat::new(text.as_bytes(), intern)?),
+        ast::Stage::LabelFormat(items) => Stage::LabelFormat(format::compile(items, intern)?),
     })
 }
 

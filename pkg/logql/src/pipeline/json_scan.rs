@@ -43,8 +43,17 @@ pub(crate) fn skip_space(text: &[u8], from: usize) -> Option<usize> {
     text.get(from..)?.iter().position(|b| !matches!(b, b' ' | b'\t' | b'\n' | b'\r')).map(|i| from + i)
 }
 
+/// Strings are mostly shorter than what it takes to start a vectorised search.
+const SHORT: usize = 16;
+
 /// Where the string that begins at `from`, its opening quote passed, has its closing quote.
 pub(crate) fn string_end(text: &[u8], mut from: usize) -> Option<usize> {
+    let rest = text.get(from..)?;
+    match rest.iter().take(SHORT).position(|b| matches!(b, b'"' | b'\\')) {
+        Some(at) if rest[at] == b'"' => return Some(from + at),
+        Some(at) => from += at,
+        None => from += rest.len().min(SHORT),
+    }
     loop {
         let at = from + memchr::memchr2(b'"', b'\\', text.get(from..)?)?;
         if text[at] == b'"' {
@@ -131,9 +140,14 @@ pub(crate) fn after_value(text: &[u8], at: usize) -> Result<Option<usize>, &'sta
     }
 }
 
+/// Whether a string has to be unescaped.
+pub(crate) fn has_escape(raw: &[u8]) -> bool {
+    if raw.len() <= SHORT { raw.contains(&b'\\') } else { memchr::memchr(b'\\', raw).is_some() }
+}
+
 /// The text that a string spells: itself if it has no escapes, else what is put into `out`; nothing if an escape is bad.
 pub(crate) fn unescape<'a>(raw: &'a [u8], out: &'a mut Vec<u8>) -> Option<&'a [u8]> {
-    if memchr::memchr(b'\\', raw).is_none() {
+    if !has_escape(raw) {
         return Some(raw);
     }
     out.clear();

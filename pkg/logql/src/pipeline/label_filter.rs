@@ -81,7 +81,6 @@ impl Filter {
     pub(crate) fn passes(&self, labels: &mut LineLabels) -> bool {
         match self {
             Self::Text { name: labels::ERROR, test } => test.passes(labels.error().as_bytes()),
-            Self::Text { name: labels::ERROR_DETAILS, test } => test.passes(b""),
             Self::Text { name, test } => test.passes(labels.get(*name).unwrap_or_default().as_bytes()),
             Self::Number { name, op, value } => {
                 compare(labels, *name, go::number::parse_float, |v| holds(*op, &v, value))

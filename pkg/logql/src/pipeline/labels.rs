@@ -49,7 +49,7 @@ pub(crate) const PRESERVE_ERROR: NameId = 2;
 /// `detected_level`
 pub(crate) const DETECTED_LEVEL: NameId = 3;
 /// The names behind the constants above, in that order.
-const WELL_KNOWN: [&str; 4] = ["__error__", "__error_details__", "__preserve_error__", level::NAME];
+pub(crate) const WELL_KNOWN: [&str; 4] = ["__error__", "__error_details__", "__preserve_error__", level::NAME];
 
 /// Names by number.
 #[derive(Debug)]
@@ -398,11 +398,15 @@ impl LineLabels {
         self.base().iter().find(|(n, _)| *n == id).map(|(_, v)| v.as_ref())
     }
 
-    /// [`LineLabels::get`] for a name that may never have been seen.
+    /// The value of a label that may never have been seen, with the error labels that are set.
     pub(crate) fn get_by_name(&self, name: &str) -> Option<&str> {
         let hash = self.names.hasher.hash_one(name);
-        let id = self.names.by_text.find(hash, |id| *self.names.text[*id as usize] == *name)?;
-        self.get(*id)
+        let id = *self.names.by_text.find(hash, |id| *self.names.text[*id as usize] == *name)?;
+        match id {
+            ERROR if !self.error().is_empty() => Some(self.error()),
+            ERROR_DETAILS if !self.error_details().is_empty() => Some(self.error_details()),
+            id => self.get(id),
+        }
     }
 
     /// The text of `__error__`, empty if there is none.
@@ -521,6 +525,7 @@ impl LineLabels {
 
     /// Calls `f` for every label, with the error labels that are set.
     pub(crate) fn for_each<'a>(&'a self, mut f: impl FnMut(&'a str, &'a str)) {
+        let errors = [(ERROR, self.error), (ERROR_DETAILS, self.details)];
         for (id, value) in self.base() {
             if self.flags(*id) & SHADOWS == 0 {
                 f(self.names.text(*id), value);
@@ -528,11 +533,12 @@ impl LineLabels {
         }
         for id in &self.touched {
             let slot = self.slots[*id as usize];
-            if slot.flags & PRESENT != 0 {
+            let overruled = errors.iter().any(|(name, span)| name == id && span.start != span.end);
+            if slot.flags & PRESENT != 0 && !overruled {
                 f(self.names.text(*id), self.span(slot.value));
             }
         }
-        for (id, span) in [(ERROR, self.error), (ERROR_DETAILS, self.details)] {
+        for (id, span) in errors {
             if span.start != span.end {
                 f(self.names.text(id), self.span(span));
             }
@@ -628,7 +634,7 @@ impl LineLabels {
 /// Appends bytes as text: `with` stands for every byte that is not UTF-8, and if asked for every U+FFFD.
 pub(crate) fn push_replacing(bytes: &[u8], with: &str, replacements_too: bool, out: &mut String) {
     if let Ok(text) = std::str::from_utf8(bytes)
-        && !(replacements_too && text.contains('\u{fffd}'))
+        && (!replacements_too || text.is_ascii() || !text.contains('\u{fffd}'))
     {
         out.push_str(text);
         return;

@@ -5,7 +5,7 @@
 
 use super::Work;
 use super::json_expr::first_char;
-use super::json_scan::hex4;
+use super::json_scan::{has_escape, hex4};
 use super::labels::{LineLabels, NameId};
 
 /// What `__error__` says of a broken pair.
@@ -168,7 +168,7 @@ impl<'a> Pairs<'a> {
         };
         self.at = to + 1;
         let raw = &self.line[from..to];
-        if memchr::memchr(b'\\', raw).is_none() {
+        if !has_escape(raw) {
             return Ok(raw);
         }
         if unquote(raw, unquoted) { Ok(unquoted) } else { Err(Broken { at: to + 1, what: BAD_VALUE }) }

@@ -10,6 +10,7 @@ mod compile;
 mod decolorize;
 mod drop_keep;
 mod fold;
+mod format;
 mod ip;
 mod json;
 mod json_expr;
@@ -29,6 +30,7 @@ use tailwater_model::{LabelSet, Labels, Timestamp};
 
 pub(crate) use self::compile::Pipeline;
 use self::compile::Stage;
+use self::format::Moment;
 use self::labels::{LineLabels, NameId};
 use crate::LogQuery;
 use crate::regex::Groups;
@@ -58,6 +60,7 @@ pub(crate) struct Work {
     pending: Vec<unpack::Pending>,
     progress: Vec<json_expr::Progress>,
     names: Vec<NameId>,
+    snapshot: format::Snapshot,
 }
 
 impl Work {
@@ -175,6 +178,11 @@ impl Runner {
                 Stage::Unpack => unpack::run(current, labels, next, work),
                 Stage::Decolorize if decolorize::run(current, next) => Flow::Rewritten,
                 Stage::Decolorize => Flow::Pass,
+                Stage::LineFormat(format) => format.run(moment(timestamp), current, labels, next),
+                Stage::LabelFormat(items) => {
+                    format::run(items, moment(timestamp), current, labels, work);
+                    Flow::Pass
+                }
                 Stage::Label(filter) if !filter.passes(labels) => Flow::Stop,
                 Stage::Label(_) => Flow::Pass,
                 Stage::Drop(items) => {
@@ -195,8 +203,12 @@ impl Runner {
                 Flow::Stop => return None,
             }
         }
-        let _ = timestamp;
         let line = if rewritten { &self.line } else { line };
         Some(Matched { line, labels: self.labels.finish() })
     }
+}
+
+/// What templates are told of the time.
+fn moment(timestamp: Timestamp) -> Moment {
+    Moment { timestamp, now: Timestamp::now() }
 }
