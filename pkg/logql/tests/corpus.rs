@@ -8,16 +8,11 @@ use std::path::Path;
 /// The files of a target's corpus.
 fn corpus(target: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
-    let mut files: Vec<_> = folder.read_dir().unwrap().map(|file| file.unwrap().path()).collect();
+    let entries = folder.read_dir().expect("the corpus is beside the fuzz targets");
+    let mut files: Vec<_> = entries.map(|file| file.expect("an entry of the corpus").path()).collect();
     files.sort();
     assert!(!files.is_empty(), "{} is empty", folder.display());
-    files
-        .into_iter()
-        .map(|file| {
-            println!("{}", file.display());
-            std::fs::read(&file).unwrap()
-        })
-        .collect()
+    files.into_iter().map(|file| std::fs::read(&file).expect("a file of the corpus")).collect()
 }
 
 #[test]

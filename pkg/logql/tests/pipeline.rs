@@ -6,8 +6,8 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use tailwater_logql::LogQuery;
 use tailwater_logql::ast::{
-    CmpOp, Extraction, LabelFilter, LineFilter, LineOp, LineOperand, LogExpr, MatchOp, Matcher, NameOrMatcher, Stage,
-    Text,
+    CmpOp, Extraction, LabelFilter, LabelFormat, LabelFormatValue, LineFilter, LineOp, LineOperand, LogExpr, MatchOp,
+    Matcher, NameOrMatcher, Stage, Text,
 };
 use tailwater_model::{LabelSet, Labels, Timestamp};
 
@@ -145,10 +145,32 @@ fn stage() -> impl Strategy<Value = Stage> {
         prop::sample::select(vec!["<a>=<x> <_>", "{<b>:<level>", "<q>"]).prop_map(|p| Stage::Pattern(text(p))),
         Just(Stage::Unpack),
         Just(Stage::Decolorize),
+        prop::sample::select(vec!["{{.a}}", "{{.x}}={{.b}} {{__line__}}", "{{substr 2 1 .x}}", "{{.}}", "{{.a.b}}"])
+            .prop_map(|t| Stage::LineFormat(text(t))),
+        label_format(),
         items().prop_map(Stage::Drop),
         items().prop_map(Stage::Keep),
         label_filter().prop_map(Stage::Label),
     ]
+}
+
+fn label_format() -> impl Strategy<Value = Stage> {
+    let value = prop_oneof![
+        name().prop_map(LabelFormatValue::Rename),
+        prop::sample::select(vec![
+            "{{.x}}{{.b}}",
+            "fixed",
+            "{{__line__}}",
+            "{{div 1 .a}}",
+            "{{range $k, $v := .}}{{$k}}{{end}}"
+        ])
+        .prop_map(|t| LabelFormatValue::Template(text(t))),
+    ];
+    prop::collection::vec((name(), value), 1..4).prop_map(|items| {
+        let mut seen = std::collections::BTreeSet::from(["__error__".to_owned()]);
+        let items = items.into_iter().filter(|(label, _)| seen.insert(label.clone()));
+        Stage::LabelFormat(items.map(|(label, value)| LabelFormat { label, value }).collect())
+    })
 }
 
 /// What a runner answers that has seen nothing before.
@@ -207,7 +229,7 @@ proptest! {
         filter in line_filter(),
         line in line(),
     ) {
-        prop_assume!(!stages.iter().any(|s| matches!(s, Stage::Unpack | Stage::Decolorize)));
+        prop_assume!(!stages.iter().any(|s| matches!(s, Stage::Unpack | Stage::Decolorize | Stage::LineFormat(_))));
         let behind = query([stages.clone(), vec![Stage::Line(filter.clone())]].concat());
         let front = query([vec![Stage::Line(filter)], stages].concat());
         prop_assert_eq!(fresh(&behind, &stream("one"), &line, &[]), fresh(&front, &stream("one"), &line, &[]));
