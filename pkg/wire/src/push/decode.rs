@@ -141,7 +141,8 @@ impl Time {
             let text = format!("timestamp: seconds:{seconds} nanos:{nanos}: nanos not in range [0, 1e9)");
             return Err(Error::malformed(text));
         }
-        Ok(seconds.saturating_mul(NANOS_PER_SECOND).saturating_add(i64::from(nanos)))
+        let nanos = i128::from(seconds) * i128::from(NANOS_PER_SECOND) + i128::from(nanos);
+        Ok(nanos.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64)
     }
 }
 

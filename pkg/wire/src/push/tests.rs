@@ -470,7 +470,8 @@ fn unreal_times_are_refused() {
     assert_eq!(body(1, 5).unwrap().entries[0].timestamp, 1_000_000_005);
     assert_eq!(body(-1, 999_999_999).unwrap().entries[0].timestamp, -1);
     assert_eq!(body(253_402_300_799, 0).unwrap().entries[0].timestamp, i64::MAX);
-    assert_eq!(body(-62_135_596_800, 0).unwrap().entries[0].timestamp, NO_TIMESTAMP);
+    assert_eq!(body(-62_135_596_800, 10).unwrap().entries[0].timestamp, NO_TIMESTAMP);
+    assert_eq!(body(-9_223_372_037, 500_000_000).unwrap().entries[0].timestamp, -9_223_372_036_500_000_000);
     for (seconds, nanos) in
         [(253_402_300_800, 0), (-62_135_596_801, 0), (0, -1), (0, 1_000_000_000), (i64::MIN, i32::MIN)]
     {
