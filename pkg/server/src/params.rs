@@ -357,4 +357,19 @@ mod tests {
             assert_eq!(TailParams::parse(&form(query), NOW), Err(wanted.to_owned()), "{query}");
         }
     }
+
+    proptest::proptest! {
+        /// Any text is a time, a duration or a refusal that quotes it; never a panic.
+        #[test]
+        fn any_text_is_answered(text in "[-+0-9.eE:TZhmsdwyµ \\PC]{0,40}") {
+            let _time = timestamp(&text, NOW);
+            let _step = seconds_or_duration(&text);
+            for name in ["start", "end", "since", "step", "interval", "limit", "delay_for", "time"] {
+                let form = Form::default().with(name, &text);
+                let _range = RangeParams::parse(&form, NOW);
+                let _instant = InstantParams::parse(&form, NOW);
+                let _tail = TailParams::parse(&form, NOW);
+            }
+        }
+    }
 }

@@ -277,4 +277,24 @@ mod tests {
             assert!(reason.starts_with(sent) && (121..=123).contains(&sent.len()), "{}", sent.len());
         }
     }
+
+    proptest::proptest! {
+        /// Whatever a client sends, in whatever pieces: no panic, nothing kept but what a control frame may hold.
+        #[test]
+        fn any_bytes_are_read_in_bounded_memory(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..400),
+            piece in 1usize..40,
+        ) {
+            let mut reader = Reader::default();
+            for mut chunk in bytes.chunks(piece) {
+                while let Some(incoming) = reader.next(&mut chunk) {
+                    if let Incoming::Ping(payload) = incoming {
+                        assert!(payload.len() <= MAX_CONTROL);
+                    }
+                }
+                assert!(chunk.is_empty() && reader.header_len < MAX_HEADER);
+                assert!(reader.frame.as_ref().is_none_or(|frame| frame.payload.len() <= MAX_CONTROL));
+            }
+        }
+    }
 }
