@@ -107,7 +107,10 @@ pub(crate) fn of_pairs<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> O
     let mut best = NAMES.len();
     let mut found = None;
     for (name, value) in pairs {
-        if let Some(rank) = NAMES[..best].iter().position(|n| *n == name) {
+        // What all names begin with.
+        if matches!(name.as_bytes().first(), Some(b'l' | b'L' | b's' | b'S'))
+            && let Some(rank) = NAMES[..best].iter().position(|n| *n == name)
+        {
             (best, found) = (rank, Some(value));
         }
     }

@@ -138,6 +138,13 @@ impl Names {
 /// Appends what Loki makes of a key: no white space around it, anything but `[A-Za-z0-9_]` as `_`, and if it is the `start` of a
 /// name, `_` before a leading digit. False if nothing is left.
 pub(crate) fn sanitize(key: &[u8], start: bool, out: &mut String) -> bool {
+    if let Ok(plain) = std::str::from_utf8(key)
+        && plain.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && plain.starts_with(|c: char| !start || !c.is_ascii_digit())
+    {
+        out.push_str(plain);
+        return true;
+    }
     let key = crate::go::unicode::trim_space(key);
     let Some(first) = key.first() else { return false };
     if start && first.is_ascii_digit() {
@@ -319,6 +326,25 @@ impl LineLabels {
             self.load(level::NAME, level.as_str());
             self.only_level = metadata.is_empty().then_some(level);
         }
+    }
+
+    /// The labels of a line that no stage looks at, as [`LineLabels::begin`] and [`LineLabels::finish`] make them.
+    pub(crate) fn of_line(&mut self, metadata: &[(&str, &str)], detect_level_of: Option<&[u8]>) -> LabelSet {
+        if metadata.is_empty()
+            && let Some(stream) = self.streams.get_mut(self.current)
+        {
+            match detect_level_of {
+                None => return stream.set.clone(),
+                Some(line) if stream.level.is_none() => {
+                    if let Some(set) = &stream.with_level[level::of_line(line) as usize] {
+                        return set.clone();
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+        self.begin(metadata, detect_level_of);
+        self.finish()
     }
 
     /// Takes over a pair of structured metadata.

@@ -137,10 +137,11 @@ impl Runner {
         if !pipeline.head.iter().all(|test| test.passes(line)) {
             return None;
         }
-        self.labels.begin(metadata, self.detect_level.then_some(line));
+        let detect_level_of = self.detect_level.then_some(line);
         if pipeline.stages.is_empty() {
-            return Some(Matched { line, labels: self.labels.finish() });
+            return Some(Matched { line, labels: self.labels.of_line(metadata, detect_level_of) });
         }
+        self.labels.begin(metadata, detect_level_of);
         self.work.shrink();
         self.line.shrink_to(MAX_KEPT);
         self.next.shrink_to(MAX_KEPT);
