@@ -82,7 +82,10 @@ pub(crate) struct Listen {
 /// # Errors
 /// A configuration that cannot be used, an address that cannot be listened on.
 pub(crate) async fn run(args: ServeArgs) -> Result<(), Error> {
-    let Loaded { config, warnings } = Config::load(args.config.as_deref(), std::env::vars(), &args.overrides())
+    // What is not text is no setting.
+    let environment =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let Loaded { config, warnings } = Config::load(args.config.as_deref(), environment, &args.overrides())
         .map_err(|e| Error::Usage(e.to_string()))?;
     logging::init(&config);
     for warning in warnings {

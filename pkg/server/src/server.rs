@@ -12,13 +12,14 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tailwater_ingester::Ingester;
 use tailwater_model::{Clock, SystemClock};
 use tailwater_querier::Querier;
 use tailwater_wire::node::Node;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::app::App;
@@ -165,15 +166,18 @@ async fn accept(app: &Arc<App>, listener: &TcpListener, finish: &watch::Sender<b
         };
         let (connection, answering) = prepare(tcp, timeouts);
         let service = TowerToHyperService::new(router.clone());
-        let service = hyper::service::service_fn(move |request| {
+        let seat = Arc::new(Seat::new(slot, app.metrics.connections.clone()));
+        let kept = Arc::clone(&seat);
+        let service = hyper::service::service_fn(move |mut request: hyper::Request<_>| {
             answering.begin();
+            // A tail outlives the HTTP connection that it was, and still takes its place.
+            request.extensions_mut().insert(Arc::clone(&seat));
             hyper::service::Service::call(&service, request)
         });
         let serving = http.serve_connection(TokioIo::new(connection), service).with_upgrades();
         let mut finish = finish.subscribe();
-        let open = app.metrics.connections.clone();
-        open.inc();
         tokio::spawn(async move {
+            let _kept = kept;
             tokio::pin!(serving);
             let done = tokio::select! {
                 done = serving.as_mut() => Some(done),
@@ -190,9 +194,26 @@ async fn accept(app: &Arc<App>, listener: &TcpListener, finish: &watch::Sender<b
             if let Err(error) = done {
                 tracing::debug!(%error, "connection failed");
             }
-            open.dec();
-            drop(slot);
         });
+    }
+}
+
+/// A connection's place among those that are open.
+pub(crate) struct Seat {
+    _slot: OwnedSemaphorePermit,
+    open: Gauge,
+}
+
+impl Seat {
+    fn new(slot: OwnedSemaphorePermit, open: Gauge) -> Self {
+        open.inc();
+        Self { _slot: slot, open }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.open.dec();
     }
 }
 

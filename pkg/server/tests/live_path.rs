@@ -1,6 +1,8 @@
 //! The whole live path in one process, without sockets: pushes into the ingester, tails out of the querier, in real time and in
 //! parallel. The checker knows nothing of either: it compares what was pushed with what came.
 
+#![expect(clippy::unwrap_used, reason = "what cannot be unwrapped fails the test")]
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -371,7 +371,9 @@ impl Loader {
         self.config.limits.out_of_order_window = self.config.ingester.max_chunk_age / 2;
         for (tenant, key, value, at) in self.own {
             let limits = self.config.overrides.entry(tenant).or_insert_with(|| self.config.limits.clone());
-            (key.set)(limits, &value).map_err(|what| ConfigError { at, what: format!("{}: {what}", key.path) })?;
+            (key.set)(limits, &value)
+                .and_then(|()| check_limits(limits, key.path))
+                .map_err(|what| ConfigError { at, what: format!("{}: {what}", key.path) })?;
         }
         Ok(Loaded { config: self.config, warnings: self.warnings })
     }
@@ -402,9 +404,15 @@ fn check(config: &Config, path: &str) -> Result<(), String> {
         "querier.feed_ring_mb" => not_zero(config.querier.feed_ring_mb == 0, "1 and more"),
         "querier.feed_merge_mb" => not_zero(config.querier.feed_merge_mb == 0, "1 and more"),
         "querier.tail_max_duration" => not_zero(config.querier.tail_max_duration.is_zero(), "more than 0s"),
-        "limits_config.query_timeout" => not_zero(config.limits.query_timeout.is_zero(), "more than 0s"),
-        _ => Ok(()),
+        _ => path.strip_prefix("limits_config.").map_or(Ok(()), |limit| check_limits(&config.limits, limit)),
     }
+}
+
+fn check_limits(limits: &Limits, path: &str) -> Result<(), String> {
+    if path == "query_timeout" && limits.query_timeout.is_zero() {
+        return Err("0 is too little; allowed: more than 0s".to_owned());
+    }
+    Ok(())
 }
 
 fn place(name: &str, line: u64, column: u64) -> String {

@@ -95,6 +95,7 @@ fn bad_values_say_what_is_wrong_and_what_is_allowed() {
         ("target: ingester", "allowed: all"),
         ("no_auth_tenant: a/b", "unsupported character '/'"),
         ("overrides: {t1: {max_line_size: x}}", "max_line_size"),
+        ("overrides: {t1: {query_timeout: 0s}}", "more than 0s"),
         ("overrides: {'a/b': {}}", "unsupported character"),
         ("overrides: [1]", "a list"),
         ("[1, 2]", "found a list where settings are expected"),

@@ -27,6 +27,7 @@ use crate::conn::Connection;
 use crate::form::Form;
 use crate::params::TailParams;
 use crate::read::{encoding, is_legacy, query_string};
+use crate::server::Seat;
 use crate::tenancy::{Claim, Tenancy};
 
 /// Why a tail ends.
@@ -68,10 +69,10 @@ pub(crate) async fn tail(State(app): State<Arc<App>>, mut request: Request) -> R
         Err(refused) => return *refused,
     };
     let upgrade = hyper::upgrade::on(&mut request);
+    let place = (app.tails.open(), request.extensions_mut().remove::<Arc<Seat>>());
     drop(request);
-    let open = app.tails.open();
     tokio::spawn(async move {
-        let _open = open;
+        let _place = place;
         let Ok(upgraded) = upgrade.await else { return };
         // Every connection of this server is one of these.
         let Ok(parts) = upgraded.downcast::<TokioIo<Connection>>() else { return };

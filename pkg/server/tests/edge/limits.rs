@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::client::World;
+use crate::client::{Tail, World};
 
 /// Reads to the end; what came.
 async fn rest(tcp: &mut tokio::net::TcpStream) -> String {
@@ -53,4 +53,12 @@ async fn connections_beyond_the_limit_wait() {
     assert!(waiting.is_err());
     drop(first);
     assert!(rest(&mut second).await.starts_with("HTTP/1.1 200"));
+    drop(second);
+    // A tail takes its place until it ends.
+    let tail = Tail::query(&world, r#"{app="a"}"#).await;
+    let mut third = world.connect().await;
+    third.write_all(b"GET /ready HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").await.unwrap();
+    assert!(tokio::time::timeout(Duration::from_millis(200), third.read_u8()).await.is_err());
+    drop(tail);
+    assert!(rest(&mut third).await.starts_with("HTTP/1.1 200"));
 }
