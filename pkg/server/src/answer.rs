@@ -17,6 +17,9 @@ pub(crate) const JSON_UTF8: &str = "application/json; charset=UTF-8";
 /// Content type of plain text.
 pub(crate) const TEXT: &str = "text/plain; charset=utf-8";
 
+/// The status of a request whose client went away. It is not of HTTP; proxies and Loki use it.
+pub(crate) const CLIENT_GONE: u16 = 499;
+
 /// Answers up to this are compressed where they are made; longer ones on a thread that may block.
 const INLINE_GZIP_BYTES: usize = 64 << 10;
 
@@ -47,6 +50,12 @@ impl Failure {
     /// The tenant header is required and missing.
     pub(crate) fn no_tenant() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "no org id").lined()
+    }
+
+    /// The client went away.
+    pub(crate) fn cancelled() -> Self {
+        let status = StatusCode::from_u16(CLIENT_GONE).unwrap_or(StatusCode::BAD_REQUEST);
+        Self::new(status, "the request was cancelled by the client")
     }
 
     /// A path that does not exist.

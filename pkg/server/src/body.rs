@@ -72,7 +72,7 @@ impl Collected {
 /// Receives a whole body of at most `cap` bytes.
 ///
 /// # Errors
-/// 413 over the cap, 503 when all bodies together take too much, 408 after `timeout`, 400 when the client breaks off.
+/// 413 over the cap, 503 when all bodies together take too much, 408 after `timeout`, 499 when the client breaks off.
 pub(crate) async fn collect(
     body: Body,
     cap: usize,
@@ -101,7 +101,8 @@ async fn receive(mut body: Body, cap: usize, in_flight: &Arc<InFlight>) -> Resul
         let frame = std::future::poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await;
         match frame {
             None => return Ok(collected),
-            Some(Err(error)) => return Err(Failure::bad_request(format!("the request body broke off: {error}"))),
+            // Nobody reads this any more; it is for the metrics.
+            Some(Err(_broken_off)) => return Err(Failure::cancelled()),
             Some(Ok(frame)) => {
                 let Some(chunk) = frame.data_ref() else { continue };
                 if chunk.len() > cap - collected.bytes.len() {

@@ -21,6 +21,9 @@ use crate::tenancy::Tenancy;
 /// Refused pushes are logged, but not each of a flood.
 static REFUSED: Quiet = Quiet::new();
 
+/// How much of a refusal is logged, in bytes: it may quote what was pushed.
+const MAX_LOGGED: usize = 500;
+
 /// `/loki/api/v1/push`
 pub(crate) async fn v1(State(app): State<Arc<App>>, request: Request) -> Response {
     loki(&app, request, Kind::V1).await
@@ -76,7 +79,8 @@ async fn accept(
         && let Some(unheard) = REFUSED.speak()
     {
         let status = failure.status.as_u16();
-        tracing::warn!(%tenant, status, error = failure.text, unheard, "push refused, in whole or in part");
+        let error = &failure.text[..failure.text.floor_char_boundary(MAX_LOGGED)];
+        tracing::warn!(%tenant, status, error, unheard, "push refused, in whole or in part");
     }
     result
 }

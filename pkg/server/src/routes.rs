@@ -10,6 +10,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
 
+use crate::answer::CLIENT_GONE;
 use crate::app::App;
 use crate::quiet::Quiet;
 use crate::read::{self, endpoint};
@@ -55,24 +56,39 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
+/// A request being answered. One that is dropped before it is done was given up.
+struct Measured {
+    app: Arc<App>,
+    method: &'static str,
+    path: Option<MatchedPath>,
+    began: Instant,
+    status: u16,
+}
+
+impl Drop for Measured {
+    fn drop(&mut self) {
+        let Self { app, method, path, began, status } = self;
+        let route = path.as_ref().map_or("other", MatchedPath::as_str);
+        let took = began.elapsed();
+        app.metrics.request(method, route, *status, took);
+        // 501 says what this version does not do; nothing is broken.
+        if *status >= 500
+            && *status != 501
+            && let Some(unheard) = BROKEN.speak()
+        {
+            tracing::warn!(method, route, status, ?took, unheard, "request failed");
+        }
+    }
+}
+
 async fn measure(State(app): State<Arc<App>>, path: Option<MatchedPath>, request: Request, next: Next) -> Response {
-    let began = Instant::now();
     let method = match *request.method() {
         Method::GET => "GET",
         Method::POST => "POST",
         _ => "other",
     };
+    let mut measured = Measured { app, method, path, began: Instant::now(), status: CLIENT_GONE };
     let response = next.run(request).await;
-    let route = path.as_ref().map_or("other", MatchedPath::as_str);
-    let took = began.elapsed();
-    let status = response.status().as_u16();
-    app.metrics.request(method, route, status, took);
-    // 501 says what this version does not do; nothing is broken.
-    if status >= 500
-        && status != 501
-        && let Some(unheard) = BROKEN.speak()
-    {
-        tracing::warn!(method, route, status, ?took, unheard, "request failed");
-    }
+    measured.status = response.status().as_u16();
     response
 }

@@ -76,6 +76,19 @@ async fn metrics_count_requests_pushes_and_tails() {
         "tailwater_request_duration_seconds_count{method=\"POST\",route=\"/loki/api/v1/push\",status_code=\"204\"} 1\n";
     assert!(text.contains(pushes), "{text}");
     assert!(text.contains("tailwater_tail_sockets 0\n"), "{text}");
+    // Who leaves before the answer is counted as gone.
+    let mut leaver = world.connect().await;
+    let head = b"POST /loki/api/v1/push HTTP/1.1\r\nHost: t\r\nContent-Length: 100\r\n\r\n";
+    tokio::io::AsyncWriteExt::write_all(&mut leaver, head).await.unwrap();
+    drop(leaver);
+    let gone = "{method=\"POST\",route=\"/loki/api/v1/push\",status_code=\"499\"} 1\n";
+    loop {
+        let text = world.get("/metrics").await.text();
+        if text.contains(gone) {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]
