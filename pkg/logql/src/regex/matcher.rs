@@ -6,7 +6,7 @@ use regex_syntax::hir::{Class, Hir, HirKind, Look};
 
 use super::error;
 use super::parse::{self, Options};
-use super::search::{build, lossy, sees_replacement};
+use super::search::{build, careful, lossy};
 
 /// Alternatives up to this many become a set of texts to compare with.
 const MAX_ALTERNATIVES: usize = 64;
@@ -61,15 +61,14 @@ enum Test {
 #[derive(Debug)]
 struct Engine {
     regex: meta::Regex,
-    /// The pattern has something that matches U+FFFD and thereby bytes that are not UTF-8.
-    sees_replacement: bool,
+    /// The pattern may match, or match empty, at bytes that are not UTF-8, where the engine sees nothing.
+    careful: bool,
 }
 
 impl Engine {
     fn is_match(&self, text: &[u8]) -> bool {
         // A match of valid runes is a match whatever stands around it, so only the misses need a second look.
-        self.regex.is_match(text)
-            || (self.sees_replacement && lossy(text).is_some_and(|seen| self.regex.is_match(&seen.text)))
+        self.regex.is_match(text) || (self.careful && lossy(text).is_some_and(|seen| self.regex.is_match(&seen.text)))
     }
 }
 
@@ -164,7 +163,7 @@ fn read(pattern: &[u8], dot_newline: bool) -> Result<Hir, String> {
 
 fn engine(pattern: &[u8], hir: &Hir) -> Result<Test, String> {
     let regex = build(hir, false).ok_or_else(|| error::too_large(pattern).to_string())?;
-    Ok(Test::Regex(Box::new(Engine { regex, sees_replacement: sees_replacement(hir) })))
+    Ok(Test::Regex(Box::new(Engine { regex, careful: careful(hir) })))
 }
 
 /// Matches the empty text wherever it is tried.

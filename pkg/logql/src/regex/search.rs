@@ -29,8 +29,14 @@ pub(super) fn build(hir: &Hir, captures: bool) -> Option<meta::Regex> {
     meta::Builder::new().configure(config).build_from_hir(hir).ok()
 }
 
+/// Whether the expression has to be tried on the text as Go reads it, if that is not UTF-8: it may match U+FFFD, or be empty
+/// between bytes that are no runes.
+pub(super) fn careful(hir: &Hir) -> bool {
+    sees_replacement(hir) || hir.properties().minimum_len() == Some(0)
+}
+
 /// Whether some part of the expression matches U+FFFD. The expressions are at most `parse::MAX_HEIGHT` deep.
-pub(super) fn sees_replacement(hir: &Hir) -> bool {
+fn sees_replacement(hir: &Hir) -> bool {
     match hir.kind() {
         HirKind::Empty | HirKind::Look(_) => false,
         HirKind::Literal(literal) => memchr::memmem::find(&literal.0, "\u{fffd}".as_bytes()).is_some(),
@@ -108,7 +114,7 @@ impl Captures {
         let options = Options { captures: true, dot_newline: false };
         let parsed = parse::parse(pattern, options).map_err(|e| e.to_string())?;
         let regex = build(&parsed.hir, true).ok_or_else(|| error::too_large(pattern).to_string())?;
-        let careful = sees_replacement(&parsed.hir) || parsed.hir.properties().minimum_len() == Some(0);
+        let careful = careful(&parsed.hir);
         Ok(Self { regex, names: parsed.names.into(), careful })
     }
 

@@ -221,6 +221,8 @@ fn unanchored_matching_is_that_of_go() {
         ("(?U)a+$", b"aaa", true),
         (r"[^\x{0}-\x{10FFFF}]", b"a", false),
         (r"\x{D800}", b"\xed\xa0\x80", false),
+        ("^", b"\x93i", true),
+        (r"\B", "aéa".as_bytes(), false),
     ] {
         assert_eq!(found(pattern, text), expected, "{pattern:?} in {text:?}");
     }
