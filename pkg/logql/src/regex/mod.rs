@@ -23,6 +23,13 @@ pub fn validate(pattern: &(impl AsRef<[u8]> + ?Sized)) -> Result<(), String> {
     parse::parse(pattern.as_ref(), parse::Options::default()).map(|_| ()).map_err(|e| e.to_string())
 }
 
+/// The names of the groups that have one, in the order of the pattern; they may repeat. Nothing is compiled. The error is Go's
+/// text.
+pub fn group_names(pattern: &(impl AsRef<[u8]> + ?Sized)) -> Result<Vec<Box<str>>, String> {
+    let parsed = parse::parse(pattern.as_ref(), parse::Options::default()).map_err(|e| e.to_string())?;
+    Ok(parsed.names.into_iter().flatten().collect())
+}
+
 /// The pattern in the syntax of the `regex` crate (`regex::bytes`). Groups keep their numbers and lose their names, which may
 /// repeat in Go. The error is Go's text.
 pub fn translate(pattern: &(impl AsRef<[u8]> + ?Sized)) -> Result<String, String> {

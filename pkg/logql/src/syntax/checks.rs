@@ -1,5 +1,7 @@
 //! What must hold of the literals of a query. The errors are Loki's texts, without `parse error : `.
 
+use std::collections::HashSet;
+
 use super::pattern_expr::PatternExpr;
 use crate::go::number;
 use crate::regex;
@@ -12,11 +14,12 @@ pub(crate) fn regex(pattern: &[u8]) -> Result<(), String> {
 /// The pattern of `| regexp`: it names what it extracts, each name once.
 pub(crate) fn regexp_parser(pattern: &[u8]) -> Result<(), String> {
     let wrong = |e: String| format!("invalid regexp parser: {e}");
-    let captures = regex::captures(pattern).map_err(wrong)?;
-    if let Some(name) = captures.duplicate_name() {
+    let names = regex::group_names(pattern).map_err(wrong)?;
+    let mut seen = HashSet::new();
+    if let Some(name) = names.iter().find(|name| !seen.insert(*name)) {
         return Err(wrong(format!("duplicate extracted label name '{name}'")));
     }
-    if captures.names().next().is_none() {
+    if names.is_empty() {
         return Err(wrong("at least one named capture must be supplied".to_owned()));
     }
     Ok(())

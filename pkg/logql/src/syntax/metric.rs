@@ -243,6 +243,7 @@ impl Builder<'_> {
         let samples = self.expr(next(&mut inner)?)?.samples()?;
         let mut text = || self.text(&next(&mut inner)?);
         let (dst, replacement, src, regex) = (text()?, text()?, text()?, text()?);
+        self.count_regex()?;
         let validated = validate::replacement(regex.as_bytes()).and(samples);
         Ok(match validated {
             Ok((inner, depth)) => Built {

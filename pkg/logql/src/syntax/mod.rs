@@ -38,7 +38,8 @@ pub const MAX_NESTING: usize = 128;
 /// Parses and validates a query.
 ///
 /// # Errors
-/// Loki's text and position for whatever is wrong with the query; an error of ours when it is nested too deeply.
+/// Loki's text and position for whatever is wrong with the query; an error of ours when it is nested too deeply or has too
+/// many regular expressions.
 pub fn parse(query: &str) -> Result<Expr, Error> {
     read(query, |built| built.finish())
 }
@@ -101,6 +102,9 @@ fn read<T>(query: &str, finish: impl FnOnce(Built) -> Result<Result<T, Error>, R
         },
         (None, Refused::Deep) => {
             Error::invalid(format!("nested too deeply: more than {} operators in a row", parser::MAX_DEPTH))
+        }
+        (None, Refused::Regexes) => {
+            Error::invalid(format!("too many regular expressions: more than {}", parser::MAX_REGEXES))
         }
         (None, Refused::Wrong) => Error::invalid("syntax error"),
     })

@@ -7,6 +7,7 @@
 //! * pest descends only into parentheses, whose nesting was bounded before; everything else is a loop here. The depth of the
 //!   tree is bounded by [`MAX_DEPTH`], so that whoever walks it may recurse.
 
+use std::cell::Cell;
 use std::num::NonZeroUsize;
 use std::sync::Once;
 
@@ -25,6 +26,9 @@ use crate::ast::{
 /// How deep a syntax tree may be: operators in a row, each of which is an operand of the next.
 pub(crate) const MAX_DEPTH: u32 = 500;
 
+/// How many regular expressions a query may have: compiled, each may take milliseconds and megabytes.
+pub(crate) const MAX_REGEXES: u32 = 100;
+
 /// How many rules pest may try. The longest query allowed needs less than a tenth of it.
 const MAX_CALLS: usize = 100_000_000;
 
@@ -39,6 +43,8 @@ pub(crate) enum Refused {
     Wrong,
     /// The tree would be deeper than [`MAX_DEPTH`].
     Deep,
+    /// There are more than [`MAX_REGEXES`].
+    Regexes,
 }
 
 pub(crate) type Made<T> = Result<T, Refused>;
@@ -55,7 +61,7 @@ pub(crate) fn build(tokens: &[Token<'_>]) -> Made<Built> {
         text.push(' ');
     }
     let mut pairs = Grammar::parse(Rule::query, &text).map_err(|_| Refused::Wrong)?;
-    let builder = Builder { tokens, starts };
+    let builder = Builder { tokens, starts, regexes: Cell::new(0) };
     builder.expr(pairs.next().ok_or(Refused::Wrong)?)
 }
 
@@ -63,9 +69,17 @@ pub(crate) fn build(tokens: &[Token<'_>]) -> Made<Built> {
 pub(crate) struct Builder<'a> {
     tokens: &'a [Token<'a>],
     starts: Vec<usize>,
+    /// How many regular expressions there were so far.
+    regexes: Cell<u32>,
 }
 
 impl Builder<'_> {
+    /// Allows one more regular expression.
+    pub(crate) fn count_regex(&self) -> Made<()> {
+        self.regexes.set(self.regexes.get() + 1);
+        if self.regexes.get() > MAX_REGEXES { Err(Refused::Regexes) } else { Ok(()) }
+    }
+
     /// The first token of a pair.
     pub(crate) fn token(&self, pair: &Pair<'_, Rule>) -> Made<&Token<'_>> {
         let index = self.starts.binary_search(&pair.as_span().start()).map_err(|_| Refused::Wrong)?;
@@ -109,6 +123,7 @@ impl Builder<'_> {
         };
         let value = self.text(&next(&mut inner)?)?;
         if matches!(op, MatchOp::Re | MatchOp::NotRe) {
+            self.count_regex()?;
             checks::regex(value.as_bytes()).map_err(wrong)?;
         }
         Ok(Matcher { name, op, value })
@@ -125,6 +140,7 @@ impl Builder<'_> {
             Rule::json => Stage::Json(self.extractions(inner)?),
             Rule::logfmt => self.logfmt(inner)?,
             Rule::regexp => {
+                self.count_regex()?;
                 let pattern = self.text(&next(&mut inner)?)?;
                 checks::regexp_parser(pattern.as_bytes()).map_err(wrong)?;
                 Stage::Regexp(pattern)
@@ -155,6 +171,9 @@ impl Builder<'_> {
             _ => return Err(Refused::Wrong),
         };
         let operand = |pair: Pair<'_, Rule>| {
+            if matches!(op, LineOp::Re | LineOp::NotRe) {
+                self.count_regex()?;
+            }
             Ok(match pair.as_rule() {
                 Rule::ip => LineOperand::Ip(self.text(&next(&mut pair.into_inner())?)?),
                 _ => LineOperand::Text(self.text(&pair)?),

@@ -186,6 +186,7 @@ fn every_way_of_nesting_fits_the_stack() {
         ("(vector(1) + ", "vector(1)", ")"),
         ("(vector(1) ^ on (a) group_left () ", "vector(1)", ")"),
     ] {
+        let depth = if open.starts_with("label") { super::parser::MAX_REGEXES as usize } else { depth };
         let query = format!("{}{middle}{}", open.repeat(depth), close.repeat(depth));
         let expr = parse(&query).unwrap_or_else(|e| panic!("{open}: {e}"));
         assert_eq!(parse(&expr.to_string()), Ok(expr));
@@ -239,6 +240,29 @@ fn what_folds_or_lies_side_by_side_may_be_as_long_as_a_query() {
     assert!(parse(&operands).is_ok());
     let labels = format!("sum by (a{}) (vector(1))", ",a".repeat(60_000));
     assert!(parse(&labels).is_ok());
+}
+
+#[test]
+fn regular_expressions_are_counted() {
+    let most = super::parser::MAX_REGEXES as usize;
+    let told = "parse error : too many regular expressions: more than 100";
+    for (start, one) in [
+        ("{a=\"b\"}", "|~ \"x\" "),
+        ("{a=\"b\"} !~ \"x\" ", "or \"x\" "),
+        ("{a=\"b\"}", "| regexp \"(?P<a>x)\" "),
+        ("{a=\"b\"}", "| a =~ \"x\" "),
+        ("{a=\"b\"}", "| keep a !~ \"x\" "),
+    ] {
+        let already = usize::from(start.contains("!~"));
+        let query = |count: usize| format!("{start}{}", one.repeat(count - already));
+        assert!(parse(&query(most)).is_ok(), "{one}");
+        assert_eq!(refusal(&query(most + 1)), told, "{one}");
+    }
+    let selector = |count: usize| format!("{{a=\"b\"{}}}", ", a=~\"x\"".repeat(count));
+    assert!(parse(&selector(most)).is_ok());
+    assert_eq!(refusal(&selector(most + 1)), told);
+    // What else is wrong is told first.
+    assert!(refusal(&format!("{}}}", selector(most + 1))).ends_with("unexpected }"));
 }
 
 #[test]
