@@ -1,5 +1,5 @@
-//! LogQL: text → [`ast`] → compiled [`pipeline`]. Pure: no I/O, no clock, no async; no panic on any input; nesting and size
-//! are bounded.
+//! LogQL: text → [`ast`] → compiled [`pipeline`]. Pure: no I/O, no async, and no clock but for templates that ask for the
+//! current time; no panic on any input; nesting and size are bounded.
 
 pub mod ast;
 mod error;

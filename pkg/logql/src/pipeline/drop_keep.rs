@@ -3,7 +3,8 @@
 //! Invariants: the items of a list are alternatives; values are matched as selectors match them; the error labels can be
 //! dropped, one without the other, and are kept in any case.
 
-use super::labels::{self, LineLabels, NameId};
+use super::labels::LineLabels;
+use super::names::{self, NameId};
 use crate::ast::NameOrMatcher;
 use crate::matchers::ValueTest;
 
@@ -29,8 +30,8 @@ pub(crate) fn compile(items: &[NameOrMatcher], mut intern: impl FnMut(&str) -> N
 pub(crate) fn drop(items: &[Item], labels: &mut LineLabels) {
     for item in items {
         let value = match item.name {
-            labels::ERROR => Some(labels.error()),
-            labels::ERROR_DETAILS => Some(labels.error_details()),
+            names::ERROR => Some(labels.error()),
+            names::ERROR_DETAILS => Some(labels.error_details()),
             name => labels.get(name),
         };
         let (present, value) = (value.is_some(), value.unwrap_or_default());
@@ -38,8 +39,8 @@ pub(crate) fn drop(items: &[Item], labels: &mut LineLabels) {
             continue;
         }
         match item.name {
-            labels::ERROR => labels.clear_error(),
-            labels::ERROR_DETAILS => labels.clear_error_details(),
+            names::ERROR => labels.clear_error(),
+            names::ERROR_DETAILS => labels.clear_error_details(),
             name if present => labels.delete(name),
             _ => {}
         }
@@ -50,7 +51,7 @@ pub(crate) fn drop(items: &[Item], labels: &mut LineLabels) {
 pub(crate) fn keep(items: &[Item], labels: &mut LineLabels, names: &mut Vec<NameId>) {
     labels.present(names);
     for name in names.drain(..) {
-        let kept = matches!(name, labels::ERROR | labels::ERROR_DETAILS | labels::PRESERVE_ERROR)
+        let kept = matches!(name, names::ERROR | names::ERROR_DETAILS | names::PRESERVE_ERROR)
             || items.iter().filter(|item| item.name == name).any(|item| {
                 let value = labels.get(name).unwrap_or_default();
                 item.test.as_ref().is_none_or(|test| test.passes(value.as_bytes()))

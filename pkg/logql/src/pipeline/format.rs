@@ -8,7 +8,8 @@
 
 use tailwater_model::Timestamp;
 
-use super::labels::{self, LineLabels, NameId};
+use super::labels::LineLabels;
+use super::names::{self, NameId};
 use super::{Flow, Work};
 use crate::ast;
 use crate::template::{Data, Lookup, Template};
@@ -72,7 +73,7 @@ pub(crate) fn compile(
     mut intern: impl FnMut(&str) -> NameId,
 ) -> Result<Box<[Item]>, String> {
     for (index, item) in items.iter().enumerate() {
-        if item.label == labels::WELL_KNOWN[labels::ERROR as usize] {
+        if item.label == names::WELL_KNOWN[names::ERROR as usize] {
             return Err(format!("{} cannot be formatted", item.label));
         }
         if items[..index].iter().any(|before| before.label == item.label) {

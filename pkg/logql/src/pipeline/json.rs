@@ -7,7 +7,8 @@
 
 use super::Work;
 use super::json_scan::{self as scan, Kind, Member};
-use super::labels::{EXTRACTED_SUFFIX, LineLabels, NameId, sanitize};
+use super::labels::LineLabels;
+use super::names::{EXTRACTED_SUFFIX, NameId, sanitize};
 
 /// What `__error__` says when a line is not the JSON that was expected.
 pub(crate) const ERROR: &str = "JSONParserErr";

@@ -7,7 +7,8 @@
 
 use super::Work;
 use super::json_scan::{self as scan, Kind};
-use super::labels::{LineLabels, NameId};
+use super::labels::LineLabels;
+use super::names::NameId;
 
 /// Most elements of a path.
 const MAX_PATH: usize = 256;

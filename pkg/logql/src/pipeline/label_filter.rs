@@ -7,7 +7,8 @@
 //! * `or` does not look at its right side when its left side holds; `and` always looks at both, for the errors' sake.
 
 use super::ip::IpRange;
-use super::labels::{self, LineLabels, NameId};
+use super::labels::LineLabels;
+use super::names::{self, NameId};
 use crate::ast::{self, CmpOp};
 use crate::go;
 use crate::matchers::ValueTest;
@@ -80,7 +81,7 @@ impl Filter {
     /// Whether the line goes on.
     pub(crate) fn passes(&self, labels: &mut LineLabels) -> bool {
         match self {
-            Self::Text { name: labels::ERROR, test } => test.passes(labels.error().as_bytes()),
+            Self::Text { name: names::ERROR, test } => test.passes(labels.error().as_bytes()),
             Self::Text { name, test } => test.passes(labels.get(*name).unwrap_or_default().as_bytes()),
             Self::Number { name, op, value } => {
                 compare(labels, *name, go::number::parse_float, |v| holds(*op, &v, value))

@@ -6,7 +6,8 @@
 use super::Work;
 use super::json_expr::first_char;
 use super::json_scan::{has_escape, hex4};
-use super::labels::{LineLabels, NameId};
+use super::labels::LineLabels;
+use super::names::NameId;
 
 /// What `__error__` says of a broken pair.
 const ERROR: &str = "LogfmtParserErr";

@@ -19,6 +19,8 @@ mod label_filter;
 mod labels;
 mod line_filter;
 mod logfmt;
+mod memo;
+mod names;
 mod pattern;
 mod pattern_filter;
 mod regexp;
@@ -31,7 +33,8 @@ use tailwater_model::{LabelSet, Labels, Timestamp};
 pub(crate) use self::compile::Pipeline;
 use self::compile::Stage;
 use self::format::Moment;
-use self::labels::{LineLabels, NameId};
+use self::labels::LineLabels;
+use self::names::NameId;
 use crate::LogQuery;
 use crate::regex::Groups;
 

@@ -5,7 +5,8 @@
 
 use memchr::memmem::Finder;
 
-use super::labels::{LineLabels, NameId};
+use super::labels::LineLabels;
+use super::names::NameId;
 use crate::syntax::pattern_expr::{PatternExpr, PatternPart};
 
 /// A compiled pattern.

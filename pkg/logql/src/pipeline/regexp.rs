@@ -2,7 +2,8 @@
 //!
 //! Invariants: a line that does not match is left alone, without an error; a group that took no part is empty.
 
-use super::labels::{LineLabels, NameId};
+use super::labels::LineLabels;
+use super::names::NameId;
 use crate::regex::{self, Captures, Groups};
 
 /// A compiled expression.
@@ -19,7 +20,7 @@ impl Regexp {
         let mut name = String::new();
         let groups = captures.names().filter_map(|(group, text)| {
             name.clear();
-            super::labels::sanitize(text.as_bytes(), true, &mut name).then(|| (group, intern(&name)))
+            super::names::sanitize(text.as_bytes(), true, &mut name).then(|| (group, intern(&name)))
         });
         let groups = groups.collect();
         Ok(Self { captures, groups })

@@ -13,7 +13,7 @@ const ENTRY: &[u8] = b"_entry";
 const NO_JSON: &str = "expecting json object(6), but it is not";
 
 /// A label that waits for `_entry`: its number, and where its value stands in the work text.
-pub(crate) type Pending = (super::labels::NameId, usize, usize);
+pub(crate) type Pending = (super::names::NameId, usize, usize);
 
 /// Unpacks a line into labels and `next`.
 pub(crate) fn run(line: &[u8], labels: &mut LineLabels, next: &mut Vec<u8>, work: &mut Work) -> Flow {
