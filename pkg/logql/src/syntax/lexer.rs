@@ -11,6 +11,10 @@ use super::scan::{Scanned, Scanner};
 use super::token::{self, Fault, Kind, Token, Value};
 use crate::go::{bytes, duration, quote, unicode};
 
+/// The most characters that may follow a number or a `-` and be looked at as part of it. They are looked at again for the next
+/// token if they turn out to be something else, so that without a bound the work would grow with the square of the length.
+const MAX_RUN: usize = 256;
+
 /// All tokens of a query.
 pub(crate) fn tokens(query: &str) -> Vec<Token<'_>> {
     let mut lexer = Lexer { scanner: Scanner::new(query) };
@@ -156,9 +160,13 @@ impl<'a> Lexer<'a> {
     }
 }
 
-/// The longest prefix of characters that `belongs` accepts.
+/// The longest prefix of characters that `belongs` accepts; nothing if it is longer than [`MAX_RUN`].
 fn run(text: &str, belongs: impl Fn(char) -> bool) -> &str {
-    text.split_once(|c| !belongs(c)).map_or(text, |(run, _)| run)
+    match text.char_indices().take(MAX_RUN + 1).find(|(_, c)| !belongs(*c)) {
+        Some((end, _)) => &text[..end],
+        None if text.len() <= MAX_RUN => text,
+        None => "",
+    }
 }
 
 fn in_duration(c: char) -> bool {

@@ -243,6 +243,14 @@ fn what_folds_or_lies_side_by_side_may_be_as_long_as_a_query() {
 }
 
 #[test]
+fn looking_ahead_costs_no_more_than_the_query_is_long() {
+    for piece in [".1", "-", "1m.", "sum ", "[", "\"", "0x", "1e", "/*"] {
+        let query = piece.repeat((MAX_QUERY_BYTES - 1) / piece.len());
+        assert!(parse(&query).is_err(), "{piece}");
+    }
+}
+
+#[test]
 fn regular_expressions_are_counted() {
     let most = super::parser::MAX_REGEXES as usize;
     let told = "parse error : too many regular expressions: more than 100";
