@@ -133,6 +133,7 @@ impl Node for Ingester {
     }
 
     fn follow(&self, request: FollowRequest) -> Follow {
+        self.sweep_sometimes();
         let tenant = self.tenants.get_or_create(&request.tenant);
         let group = Group::join(&self.log, &tenant, &self.metrics, &request);
         let follower = Follower::new(Arc::clone(&self.log), group, request, Arc::clone(&self.closed));
@@ -143,8 +144,10 @@ impl Node for Ingester {
     }
 
     fn read(&self, request: ReadRequest) -> Answer<ReadChunk> {
-        let (log, tenant) = (Arc::clone(&self.log), self.tenants.get_or_create(&request.tenant));
-        self.blocking(move |cancel| read::chunk(&log, &tenant, &request, cancel))
+        // Of a tenant that is not known the log may still have trimmed something.
+        let account = self.tenants.get(&request.tenant).map(|tenant| Arc::clone(&tenant.account)).unwrap_or_default();
+        let log = Arc::clone(&self.log);
+        self.blocking(move |cancel| read::chunk(&log, &account, &request, cancel))
     }
 
     fn select(&self, request: SelectRequest) -> Answer<Selected> {

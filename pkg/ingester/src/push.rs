@@ -33,6 +33,9 @@ const MAX_PUSH_BYTES: usize = 2 << 30;
 /// Bodies up to this size are copied into an allocation of their own size, whatever buffer they came in.
 const SMALL_BODY: usize = 4 << 10;
 
+/// Larger bodies are too, if more than this part of them is room to spare.
+const SPARE_SHARE: usize = 8;
+
 /// What was stored of a push.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Accepted {
@@ -90,7 +93,9 @@ pub(crate) fn push(ingester: &Ingester, id: &TenantId, push: Push) -> Result<Acc
         let text = format!("push too large: it takes {size} bytes of the {max} bytes that the arrival log has");
         return Err(PushError::new(PushErrorKind::TooLarge, text));
     }
-    let tenant = ingester.tenants.get_or_create(id);
+    let Some(tenant) = ingester.tenants.admit(id) else {
+        return Err(PushError::new(PushErrorKind::RateLimited, format!("too many active tenants, user: '{id}'")));
+    };
     let limits = ingester.limits.limits(id);
     let pass = Pass {
         ingester,
@@ -130,10 +135,20 @@ fn keep(mut push: Push, entries: Vec<EntrySpan>, must_rewrite: bool) -> Push {
         return rewrite(&push, &entries);
     }
     push.entries = entries;
-    if push.body.len() <= SMALL_BODY {
-        push.body = Bytes::copy_from_slice(&push.body);
-    }
+    push.body = fit(push.body);
     push
+}
+
+/// The body without room to spare, so that it costs what it is counted for.
+fn fit(body: Bytes) -> Bytes {
+    if body.len() <= SMALL_BODY {
+        return Bytes::copy_from_slice(&body);
+    }
+    match body.try_into_mut() {
+        Ok(own) if own.capacity() - own.len() > own.len() / SPARE_SHARE => Bytes::copy_from_slice(&own),
+        Ok(own) => own.freeze(),
+        Err(shared) => shared,
+    }
 }
 
 impl<'a> Pass<'a> {

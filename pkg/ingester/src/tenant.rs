@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -29,14 +30,23 @@ const STREAM_IDLE: Duration = Duration::from_secs(30 * 60);
 /// How often a tenant at its limit looks for idle streams.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 
-/// Most active streams of a tenant, whatever its limits say.
+/// Most active streams of all tenants together, whatever their limits say.
 const MAX_STREAMS: usize = 1 << 20;
 
-/// Most label texts that a tenant's cache knows.
-const MAX_RAW_LABELS: usize = 1 << 17;
+/// Most tenants that may push. (Few in tests.)
+const MAX_TENANTS: usize = if cfg!(test) { 16 } else { 1 << 16 };
+
+/// Label texts that a tenant's cache knows beyond [`TEXTS_PER_STREAM`].
+const SPARE_TEXTS: usize = 64;
+
+/// Label texts that a tenant's cache knows per active stream: senders may write the same labels differently.
+const TEXTS_PER_STREAM: usize = 4;
 
 /// Most bytes of label texts that a tenant's cache knows.
-const MAX_RAW_BYTES: usize = 32 << 20;
+const MAX_TEXTS_BYTES: usize = 32 << 20;
+
+/// Longest label text that is worth a place in the cache, in bytes.
+const MAX_TEXT_BYTES: usize = 64 << 10;
 
 /// A tenant.
 #[derive(Debug)]
@@ -47,6 +57,8 @@ pub(crate) struct Tenant {
     pub(crate) metrics: TenantMetrics,
     bucket: Mutex<TokenBucket>,
     streams: RwLock<StreamTable>,
+    /// Active streams of all tenants.
+    active: Arc<AtomicUsize>,
 }
 
 #[derive(Debug, Default)]
@@ -142,24 +154,27 @@ impl Tenant {
         now: Timestamp,
     ) -> Option<Arc<Stream>> {
         let max = match limits.max_global_streams_per_user {
-            0 => MAX_STREAMS,
-            max => max.min(MAX_STREAMS),
+            0 => usize::MAX,
+            max => max,
         };
         let mut table = self.streams.write();
-        if table.by_labels.len() >= max && table.swept.is_none_or(|at| now.since(at) >= SWEEP_PAUSE) {
-            table.sweep(now);
+        let is_full =
+            |table: &StreamTable| table.by_labels.len() >= max || self.active.load(Ordering::Relaxed) >= MAX_STREAMS;
+        if is_full(&table) && table.swept.is_none_or(|at| now.since(at) >= SWEEP_PAUSE) {
+            self.sweep_table(&mut table, now);
         }
-        let active = table.by_labels.len();
+        let is_full = is_full(&table);
         let stream = match table.by_labels.entry(labels.clone()) {
             Entry::Occupied(known) => Arc::clone(known.get()),
-            Entry::Vacant(_) if active >= max => return None,
+            Entry::Vacant(_) if is_full => return None,
             Entry::Vacant(free) => {
+                self.active.fetch_add(1, Ordering::Relaxed);
+                self.metrics.streams.inc();
                 self.metrics.streams_created.inc();
                 Arc::clone(free.insert(Arc::new(Stream::new(labels.clone(), now))))
             }
         };
         table.remember(text, &stream, limits, seed);
-        self.count_streams(&table);
         Some(stream)
     }
 
@@ -173,13 +188,13 @@ impl Tenant {
     }
 
     fn sweep(&self, now: Timestamp) {
-        let mut table = self.streams.write();
-        table.sweep(now);
-        self.count_streams(&table);
+        self.sweep_table(&mut self.streams.write(), now);
     }
 
-    fn count_streams(&self, table: &StreamTable) {
-        self.metrics.streams.set(i64::try_from(table.by_labels.len()).unwrap_or(i64::MAX));
+    fn sweep_table(&self, table: &mut StreamTable, now: Timestamp) {
+        let gone = table.sweep(now);
+        self.active.fetch_sub(gone, Ordering::Relaxed);
+        self.metrics.streams.dec_by(i64::try_from(gone).unwrap_or(i64::MAX));
     }
 
     fn is_empty(&self) -> bool {
@@ -204,14 +219,15 @@ impl StreamTable {
     }
 
     fn remember(&mut self, text: &[u8], stream: &Arc<Stream>, limits: &Arc<Limits>, seed: u64) {
-        let full = self.by_text.len() >= MAX_RAW_LABELS || self.text_bytes + text.len() > MAX_RAW_BYTES;
+        if text.len() > MAX_TEXT_BYTES {
+            return;
+        }
+        let full = self.by_text.len() >= TEXTS_PER_STREAM * self.by_labels.len() + SPARE_TEXTS
+            || self.text_bytes + text.len() > MAX_TEXTS_BYTES;
         if full || !self.is_checked_against(limits) {
             self.by_text.clear();
             self.text_bytes = 0;
             self.checked = Some(Arc::clone(limits));
-        }
-        if text.len() > MAX_RAW_BYTES {
-            return;
         }
         let cached = Cached { text: text.into(), stream: Arc::clone(stream) };
         self.text_bytes += text.len();
@@ -220,12 +236,15 @@ impl StreamTable {
         }
     }
 
-    fn sweep(&mut self, now: Timestamp) {
+    /// How many streams were idle.
+    fn sweep(&mut self, now: Timestamp) -> usize {
         self.swept = Some(now);
+        let before = self.by_labels.len();
         let is_active = |stream: &Stream| now.since(stream.used()) < STREAM_IDLE;
         self.by_labels.retain(|_, stream| is_active(stream));
         self.by_text.retain(|_, cached| is_active(&cached.stream));
         self.text_bytes = self.by_text.values().map(|cached| cached.text.len()).sum();
+        before - self.by_labels.len()
     }
 }
 
@@ -237,12 +256,13 @@ fn text_hash(text: &[u8], seed: u64) -> u64 {
 #[derive(Debug)]
 pub(crate) struct Tenants {
     metrics: Metrics,
+    active: Arc<AtomicUsize>,
     all: RwLock<HashMap<TenantId, Arc<Tenant>>>,
 }
 
 impl Tenants {
     pub(crate) fn new(metrics: Metrics) -> Self {
-        Self { metrics, all: RwLock::default() }
+        Self { metrics, active: Arc::default(), all: RwLock::default() }
     }
 
     /// The tenant, if anything is known of it.
@@ -250,6 +270,7 @@ impl Tenants {
         self.all.read().get(id).cloned()
     }
 
+    /// The tenant of a follow. There are no more of them than there are connections.
     pub(crate) fn get_or_create(&self, id: &TenantId) -> Arc<Tenant> {
         if let Some(tenant) = self.get(id) {
             return tenant;
@@ -262,9 +283,16 @@ impl Tenants {
                 metrics: self.metrics.of(id),
                 bucket: Mutex::default(),
                 streams: RwLock::default(),
+                active: Arc::clone(&self.active),
             })
         };
         Arc::clone(self.all.write().entry(id.clone()).or_insert_with(make))
+    }
+
+    /// The tenant of a push. None if that is one too many.
+    pub(crate) fn admit(&self, id: &TenantId) -> Option<Arc<Tenant>> {
+        let room = || self.all.read().len() < MAX_TENANTS;
+        self.get(id).or_else(|| room().then(|| self.get_or_create(id)))
     }
 
     pub(crate) fn for_each(&self, f: impl FnMut(&Arc<Tenant>)) {

@@ -2,28 +2,32 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tailwater_wire::node::{MatchedBatch, ReadChunk, ReadRequest};
 
 use super::Cancel;
 use crate::evaluate::{Evaluator, Place, Reader, Step};
-use crate::log::ArrivalLog;
-use crate::tenant::Tenant;
+use crate::log::{Account, ArrivalLog};
 
 /// Most text of a chunk, however much was asked for.
 const MAX_CHUNK_BYTES: usize = 64 << 20;
 
+fn empty(place: Place) -> MatchedBatch {
+    let Place { position: through, watermark, .. } = place;
+    MatchedBatch { through, watermark, text: Bytes::new(), lines: Vec::new() }
+}
+
 /// See [`tailwater_wire::node::Node::read`].
-pub(crate) fn chunk(log: &Arc<ArrivalLog>, tenant: &Tenant, request: &ReadRequest, cancel: &Cancel) -> ReadChunk {
+pub(crate) fn chunk(
+    log: &Arc<ArrivalLog>,
+    account: &Arc<Account>,
+    request: &ReadRequest,
+    cancel: &Cancel,
+) -> ReadChunk {
     let upto = request.through.min(log.head());
     let evaluator = Evaluator::new(Arc::clone(&request.query), request.detect_level);
     let at = Place::after(request.after);
-    let mut reader = Reader::new(Arc::clone(log), Arc::clone(&tenant.account), evaluator, at);
-    let empty = |place: Place| MatchedBatch {
-        through: place.position,
-        watermark: place.watermark,
-        text: bytes::Bytes::new(),
-        lines: Vec::new(),
-    };
+    let mut reader = Reader::new(Arc::clone(log), Arc::clone(account), evaluator, at);
     let flush = request.max_bytes.min(MAX_CHUNK_BYTES);
     let mut gap = None;
     loop {

@@ -227,6 +227,15 @@ async fn metadata_and_filters_are_seen_by_the_query() {
     assert_eq!(batch.lines[0].labels.to_string(), r#"{app="a", k="v", service_name="a"}"#);
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_idle_follow_is_small() {
+    let bench = Bench::new(no_limits());
+    let mut follow = bench.follow(&app("a"), 0);
+    caught_up(&mut follow).await;
+    let bytes = size_of_val(&*follow) + size_of::<crate::group::Group>();
+    assert!(bytes <= 2048, "{bytes}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_senders_and_followers_at_once_lose_and_repeat_nothing() {
     const SENDERS: usize = 4;

@@ -359,3 +359,27 @@ async fn idle_streams_and_tenants_are_forgotten() {
     assert!(ingester.tenants.get(&tenant("gone")).is_none());
     assert!(ingester.tenants.get(&tenant("t")).is_some());
 }
+
+#[test]
+fn tenants_are_bounded() {
+    let bench = Bench::new(no_limits());
+    let one = |t: &str| bench.ingester.push(&tenant(t), push_of(&[(A, &[(NOW, "x", &[])])]));
+    for i in 0..16 {
+        assert!(one(&format!("t{i}")).is_ok());
+    }
+    assert_eq!(
+        text(one("one-too-many")),
+        (PushErrorKind::RateLimited, "too many active tenants, user: 'one-too-many'".into())
+    );
+    assert!(one("t3").is_ok());
+}
+
+#[test]
+fn label_texts_of_any_kind_are_cached_within_bounds() {
+    let bench = Bench::new(Limits { max_global_streams_per_user: 3, ..no_limits() });
+    for i in 0..2_000_i64 {
+        let padded = format!("{{app{}=\"{}\"}}", " ".repeat(i as usize), i % 3);
+        bench.push(&[(&padded, &[(NOW + i, "x", &[])])]).unwrap();
+    }
+    assert_eq!(bench.ingester.log.head(), 2_000);
+}
