@@ -272,7 +272,9 @@ impl<'a> Pass<'a> {
             let lost = (passed.behind_lines, passed.behind_bytes);
             self.refusals.add(Reason::TooFarBehind, number, 0, lost, || text);
         }
-        self.tenant.metrics.duplicate_lines.inc_by(passed.duplicates);
+        if passed.duplicates > 0 {
+            self.tenant.metrics.duplicate_lines.inc_by(passed.duplicates);
+        }
         let last = passed.last.take()?;
         let (lines, bytes) = self.sum(begin..*kept);
         #[expect(clippy::cast_precision_loss, reason = "a push has less than 2^53 bytes, and rates need not be exact")]
