@@ -82,7 +82,7 @@ pub(crate) async fn tail(State(app): State<Arc<App>>, mut request: Request) -> R
     response
 }
 
-async fn run(app: &App, socket: Socket, early: &[u8], accepted: Accepted) {
+async fn run(app: &App, mut socket: Socket, early: &[u8], accepted: Accepted) {
     let Accepted { request, manners } = accepted;
     app.metrics.tail_sockets.inc();
     let session = match request {
@@ -96,10 +96,13 @@ async fn run(app: &App, socket: Socket, early: &[u8], accepted: Accepted) {
     let label = match session {
         Err(end) => Box::pin(socket.refuse(end, manners)).await,
         Ok(mut session) => {
-            let label = Box::pin(socket.run(early, &mut session, manners, app.tails.cut())).await;
-            let ledger = session.ledger();
+            let ended = Box::pin(socket.run(early, &mut session, manners, app.tails.cut())).await;
+            let (id, ledger) = (session.id(), session.ledger());
+            // The tenant may open another tail while this one's client is still being told goodbye.
+            drop(session);
+            let label = Box::pin(socket.end(ended, manners)).await;
             tracing::debug!(
-                tail = session.id(),
+                tail = id,
                 reason = label,
                 matched = ledger.matched,
                 delivered = ledger.delivered,

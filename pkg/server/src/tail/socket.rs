@@ -140,20 +140,21 @@ impl Socket {
         Self { tcp, reader: Reader::default(), out: Out::default(), metrics }
     }
 
-    /// Runs the tail to its end; answers why it ended. `early` is what the client sent right behind the handshake.
+    /// Runs the tail until something ends it; [`Socket::end`] says goodbye. `early` is what the client sent right behind the
+    /// handshake.
     pub(super) async fn run(
-        mut self,
+        &mut self,
         early: &[u8],
         frames: &mut impl Frames,
         manners: Manners,
         mut cut: watch::Receiver<Option<Arc<End>>>,
-    ) -> &'static str {
+    ) -> Ended {
         let mut tick = tokio::time::interval_at(Instant::now() + PING, PING);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut progress = Instant::now();
         let mut last_frame = Instant::now();
         if let Err(end) = self.incoming(early) {
-            return self.end(end, manners).await;
+            return end;
         }
         loop {
             let end = tokio::select! {
@@ -199,7 +200,7 @@ impl Socket {
                 }
             };
             if let Some(end) = end {
-                return self.end(end, manners).await;
+                return end;
             }
         }
     }
@@ -257,7 +258,8 @@ impl Socket {
         Ok(total)
     }
 
-    async fn end(mut self, ended: Ended, manners: Manners) -> &'static str {
+    /// Tells the client why the tail ends, within [`LINGER`]; answers the same in a word.
+    pub(super) async fn end(mut self, ended: Ended, manners: Manners) -> &'static str {
         let mut last = Vec::new();
         let label = match &ended {
             Ended::Gone => return "gone",
@@ -336,7 +338,7 @@ fn code_only(code: u16) -> Vec<u8> {
 
 /// How a tail ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Ended {
+pub(super) enum Ended {
     /// The connection is no more.
     Gone,
     /// The client said goodbye.

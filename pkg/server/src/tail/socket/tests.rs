@@ -34,10 +34,13 @@ async fn open(frames: Vec<Bytes>, end: Option<End>, manners: Manners) -> (TcpStr
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (tcp, _) = listener.accept().await.unwrap();
-    let socket = Socket::new(tcp, Metrics::register(&mut Registry::default()));
+    let mut socket = Socket::new(tcp, Metrics::register(&mut Registry::default()));
     let (cut, receiver) = watch::channel(None);
     let mut frames = Listed { frames: frames.into(), end };
-    let task = tokio::spawn(async move { socket.run(b"", &mut frames, manners, receiver).await });
+    let task = tokio::spawn(async move {
+        let ended = socket.run(b"", &mut frames, manners, receiver).await;
+        socket.end(ended, manners).await
+    });
     (client, task, cut)
 }
 
