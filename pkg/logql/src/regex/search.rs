@@ -11,7 +11,7 @@ use super::parse::{self, Options};
 use crate::go::unicode::{decode, is_digit, is_letter, runes};
 
 /// Memory a compiled pattern may take, in bytes, before it is too large.
-const NFA_BYTES: usize = 10 << 20;
+const NFA_BYTES: usize = 2 << 20;
 /// Memory of the lazily built automaton, per thread that searches at the same time, in bytes.
 const CACHE_BYTES: usize = 2 << 20;
 /// Memory of the automaton that finds groups in one pass, in bytes.
@@ -121,6 +121,12 @@ impl Captures {
     /// The named groups in the order of the pattern, with their numbers. Names may repeat.
     pub fn names(&self) -> impl Iterator<Item = (usize, &str)> {
         self.names.iter().enumerate().filter_map(|(at, name)| Some((at + 1, name.as_deref()?)))
+    }
+
+    /// About how much memory the compiled pattern takes, in bytes, without what searches need.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.regex.memory_usage()
     }
 
     /// The first name that repeats an earlier one.

@@ -154,6 +154,20 @@ fn bounds_depth_size_and_work() {
 }
 
 #[test]
+fn what_people_write_is_not_too_large() {
+    for pattern in [
+        ".{1000}",
+        "[^\"]{0,1000}",
+        r"\w{1,1000}",
+        r"(?i)(error|warn|fatal|panic|exception){1,50}",
+        r"\pL{1,20}",
+        r"[\pL\pN_-]{1,10}",
+    ] {
+        assert!(unanchored(pattern).is_ok() && captures(pattern).is_ok(), "{pattern}");
+    }
+}
+
+#[test]
 fn deep_patterns_compile_on_a_small_stack() {
     let nested = format!("{}a|b{}", "(x?".repeat(160), ")+".repeat(160));
     let run = move || {

@@ -104,7 +104,7 @@ fn read<T>(query: &str, finish: impl FnOnce(Built) -> Result<Result<T, Error>, R
             Error::invalid(format!("nested too deeply: more than {} operators in a row", parser::MAX_DEPTH))
         }
         (None, Refused::Regexes) => {
-            Error::invalid(format!("too many regular expressions: more than {}", parser::MAX_REGEXES))
+            Error::invalid(format!("too many regular expressions and templates: more than {}", parser::MAX_REGEXES))
         }
         (None, Refused::Wrong) => Error::invalid("syntax error"),
     })

@@ -26,7 +26,8 @@ use crate::ast::{
 /// How deep a syntax tree may be: operators in a row, each of which is an operand of the next.
 pub(crate) const MAX_DEPTH: u32 = 500;
 
-/// How many regular expressions a query may have: compiled, each may take milliseconds and megabytes.
+/// How many regular expressions and templates (which have some) a query may have: compiled, each may take milliseconds and
+/// megabytes.
 pub(crate) const MAX_REGEXES: u32 = 100;
 
 /// How many rules pest may try. The longest query allowed needs less than a tenth of it.
@@ -74,7 +75,7 @@ pub(crate) struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    /// Allows one more regular expression.
+    /// Allows one more regular expression or template.
     pub(crate) fn count_regex(&self) -> Made<()> {
         self.regexes.set(self.regexes.get() + 1);
         if self.regexes.get() > MAX_REGEXES { Err(Refused::Regexes) } else { Ok(()) }
@@ -152,7 +153,10 @@ impl Builder<'_> {
             }
             Rule::unpack => Stage::Unpack,
             Rule::decolorize => Stage::Decolorize,
-            Rule::line_format => Stage::LineFormat(self.text(&next(&mut inner)?)?),
+            Rule::line_format => {
+                self.count_regex()?;
+                Stage::LineFormat(self.text(&next(&mut inner)?)?)
+            }
             Rule::label_format => Stage::LabelFormat(inner.map(|item| self.label_format(item)).collect::<Made<_>>()?),
             Rule::drop => Stage::Drop(self.names(inner)?),
             Rule::keep => Stage::Keep(self.names(inner)?),
@@ -217,7 +221,10 @@ impl Builder<'_> {
         let value = next(&mut inner)?;
         let value = match value.as_rule() {
             Rule::identifier => LabelFormatValue::Rename(self.name(&value)?),
-            _ => LabelFormatValue::Template(self.text(&value)?),
+            _ => {
+                self.count_regex()?;
+                LabelFormatValue::Template(self.text(&value)?)
+            }
         };
         Ok(LabelFormat { label, value })
     }

@@ -253,13 +253,15 @@ fn looking_ahead_costs_no_more_than_the_query_is_long() {
 #[test]
 fn regular_expressions_are_counted() {
     let most = super::parser::MAX_REGEXES as usize;
-    let told = "parse error : too many regular expressions: more than 100";
+    let told = "parse error : too many regular expressions and templates: more than 100";
     for (start, one) in [
         ("{a=\"b\"}", "|~ \"x\" "),
         ("{a=\"b\"} !~ \"x\" ", "or \"x\" "),
         ("{a=\"b\"}", "| regexp \"(?P<a>x)\" "),
         ("{a=\"b\"}", "| a =~ \"x\" "),
         ("{a=\"b\"}", "| keep a !~ \"x\" "),
+        ("{a=\"b\"}", "| line_format \"x\" "),
+        ("{a=\"b\"}", "| label_format a=\"x\" "),
     ] {
         let already = usize::from(start.contains("!~"));
         let query = |count: usize| format!("{start}{}", one.repeat(count - already));

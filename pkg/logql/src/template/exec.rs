@@ -4,6 +4,9 @@
 //! [`MAX_VALUE`], the output by [`MAX_OUTPUT`], nesting by [`MAX_DEPTH`]; running over a bound is an error like any other.
 //! Nothing is written on an error that the caller would have to take back but what stands behind the output's old length.
 
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
+
 use smallvec::SmallVec;
 use tailwater_model::Timestamp;
 
@@ -15,6 +18,7 @@ use super::method::{self, Method};
 use super::node::{self, At, Branch, Command, Kind, Node, Number, Operand, Pipe};
 use super::value::{Held, IntKind, Type, Value};
 use crate::go::quote::quote;
+use crate::regex::{self, Captures};
 
 /// Longest text a function may answer, in bytes.
 pub(super) const MAX_VALUE: usize = 4 << 20;
@@ -27,7 +31,9 @@ const MAX_DEPTH: u32 = 250;
 const FUEL: u64 = 1 << 25;
 /// Cost of a step.
 const STEP: u64 = 32;
-/// Cost of compiling a regular expression that was not written out.
+/// Memory for compiled regular expressions that a template keeps, in bytes; those beyond are compiled at each use.
+const MAX_REGEX_BYTES: usize = 2 << 20;
+/// Cost of compiling a regular expression.
 const COMPILE: u64 = 1 << 16;
 
 /// The labels a template sees.
@@ -110,6 +116,12 @@ pub(super) fn execute<'a>(template: &'a Template, data: &'a Data<'a>, out: &mut 
 }
 
 type Args<'a> = SmallVec<[Held<'a>; 4]>;
+
+/// A compiled regular expression, kept with its command or not.
+enum Kept<'a> {
+    Here(&'a Result<Captures, String>),
+    Fresh(Result<Captures, String>),
+}
 
 /// What a call evaluates.
 enum Callee<'a> {
@@ -561,9 +573,18 @@ impl<'a> Executor<'a, '_> {
     ) -> Result<Held<'a>, String> {
         let Run::Plain(run) = &function.run else { return Ok(Held::INVALID) };
         let size = |value: &Value<'_>| if let Value::Text(text) = value { text.len() as u64 } else { 0 };
-        let regex = command.and_then(|c| c.regex.as_ref());
-        let compiles = if function.takes_regex() && regex.is_none() { COMPILE } else { 0 };
-        self.spend(args.iter().map(|a| size(&a.value)).sum::<u64>() + compiles)?;
+        self.spend(args.iter().map(|a| size(&a.value)).sum::<u64>())?;
+        let compiled;
+        let regex = match (function.takes_regex(), args.first()) {
+            (true, Some(Held { value: Value::Text(pattern), .. })) => match self.kept_regex(command, pattern)? {
+                Kept::Here(regex) => Some(regex),
+                Kept::Fresh(regex) => {
+                    compiled = regex;
+                    Some(&compiled)
+                }
+            },
+            _ => None,
+        };
         let callee = match (function.name, operands.first(), args.first()) {
             ("call", Some(operand), _) => operand.to_string(),
             ("call", None, Some(arg)) => self.shown(&arg.value),
@@ -583,6 +604,28 @@ impl<'a> Executor<'a, '_> {
             Err(message) => {
                 self.at = Some(node);
                 self.fail(format!("error calling {}: {message}", function.name))
+            }
+        }
+    }
+
+    /// The compiled pattern: the one the command keeps if it is written out there, otherwise a new one.
+    fn kept_regex(&mut self, command: Option<&'a Command>, pattern: &[u8]) -> Result<Kept<'a>, String> {
+        let written_out = |c: &&Command| matches!(c.operands.get(1), Some(Operand { kind: Kind::Text(..), .. }));
+        let command = command.filter(written_out);
+        if let Some(regex) = command.and_then(|c| c.regex.get()) {
+            return Ok(Kept::Here(regex));
+        }
+        self.spend(COMPILE)?;
+        let regex = regex::captures(pattern);
+        let bytes = regex.as_ref().map_or_else(String::len, Captures::memory);
+        let before = self.template.regex_bytes.fetch_add(bytes, Ordering::Relaxed);
+        match command {
+            Some(command) if before.saturating_add(bytes) <= MAX_REGEX_BYTES => {
+                Ok(Kept::Here(command.regex.get_or_init(|| regex)))
+            }
+            _ => {
+                self.template.regex_bytes.fetch_sub(bytes, Ordering::Relaxed);
+                Ok(Kept::Fresh(regex))
             }
         }
     }
@@ -651,4 +694,4 @@ impl<'a> Executor<'a, '_> {
 }
 
 /// Stands for the command of a function that is called without one.
-static EMPTY: Command = Command { pos: 0, operands: Vec::new(), regex: None };
+static EMPTY: Command = Command { pos: 0, operands: Vec::new(), regex: OnceLock::new() };

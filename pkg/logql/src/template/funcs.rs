@@ -1,7 +1,5 @@
 //! The functions of templates: a table of their names and types, and those about text, time and choice.
 
-use std::sync::Arc;
-
 use super::exec::{Data, MAX_VALUE};
 use super::format::Printer;
 use super::math::{Decimal, round, to_float, to_int};
@@ -9,15 +7,15 @@ use super::value::{Held, Type, Value};
 use super::{builtin, encode, json, text};
 use crate::go::time::{Time, Zone};
 use crate::go::{bytes, duration, layout, number};
-use crate::regex::{self, Captures};
+use crate::regex::Captures;
 
 /// What a function is called with.
 pub(super) struct Call<'c, 'a> {
     pub(super) args: &'c [Held<'a>],
     pub(super) data: &'c Data<'a>,
     pub(super) printer: &'c Printer<'c>,
-    /// The compiled first argument, if it was written out.
-    pub(super) regex: Option<&'a Result<Arc<Captures>, String>>,
+    /// The compiled first argument, if it is a regular expression.
+    pub(super) regex: Option<&'c Result<Captures, String>>,
     /// How the first argument was written, for `call`.
     pub(super) callee: &'c str,
 }
@@ -86,7 +84,7 @@ impl<'a> Call<'_, 'a> {
         match self.regex {
             Some(Ok(regex)) => run(regex),
             Some(Err(message)) => Err(message.clone()),
-            None => run(&regex::captures(self.text(0))?),
+            None => Err("regular expression missing".to_owned()),
         }
     }
 

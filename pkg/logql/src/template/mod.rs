@@ -20,6 +20,8 @@ mod value;
 
 pub use exec::{Data, Lookup};
 
+use std::sync::atomic::AtomicUsize;
+
 use node::{Kind, Node, Operand, Pipe};
 use parse::Tree;
 
@@ -31,6 +33,8 @@ pub struct Template {
     /// What it defines, and last itself.
     trees: Vec<Tree>,
     single_field: Option<Box<str>>,
+    /// Memory of the compiled regular expressions that are kept.
+    regex_bytes: AtomicUsize,
 }
 
 impl Template {
@@ -39,7 +43,7 @@ impl Template {
         let source: Box<[u8]> = text.as_ref().into();
         let trees = parse::parse(name, &source).map_err(|message| format!("template: {message}"))?;
         let single_field = trees.last().and_then(|tree| single_field(&tree.list));
-        Ok(Self { name: name.into(), source, trees, single_field })
+        Ok(Self { name: name.into(), source, trees, single_field, regex_bytes: AtomicUsize::new(0) })
     }
 
     /// The label's name, if the template is that label and nothing else: `{{.x}}`, also as `{{ $v := .x }}`.

@@ -1,7 +1,7 @@
 //! A parsed template and its canonical text, which error messages quote.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::OnceLock;
 
 use super::funcs::Function;
 use crate::go::quote::quote;
@@ -54,8 +54,8 @@ pub(super) struct Command {
     pub(super) pos: Pos,
     /// At least one.
     pub(super) operands: Vec<Operand>,
-    /// The compiled first argument of a function that takes a regular expression, if it is written out.
-    pub(super) regex: Option<Result<Arc<Captures>, String>>,
+    /// The first argument of a function that takes a regular expression, compiled when it is first needed. Unused otherwise.
+    pub(super) regex: OnceLock<Result<Captures, String>>,
 }
 
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 //! Invariants: error texts and the lines they name are Go's; nesting is bounded by [`MAX_NESTING`], so that neither parsing nor
 //! executing nor dropping a template can exhaust the stack.
 
-use std::sync::Arc;
+use std::sync::OnceLock;
 
 use super::funcs::{self, Function};
 use super::lex::{Item, Lexer, Token, constant, is_space};
@@ -441,15 +441,7 @@ impl Parser<'_> {
         if operands.is_empty() {
             return self.fail("empty command");
         }
-        let regex = match &operands[..] {
-            [Operand { kind: Kind::Identifier(function), .. }, Operand { kind: Kind::Text(_, text), .. }, ..]
-                if function.takes_regex() =>
-            {
-                Some(crate::regex::captures(text).map(Arc::new))
-            }
-            _ => None,
-        };
-        Ok(Command { pos, operands, regex })
+        Ok(Command { pos, operands, regex: OnceLock::new() })
     }
 
     fn operand(&mut self) -> Result<Option<Operand>, String> {

@@ -390,6 +390,21 @@ fn work_output_and_depth_are_bounded() {
 }
 
 #[test]
+fn regular_expressions_are_kept_within_bounds() {
+    let one = r#"{{ count "(\\pL{9}x)+" .app }}"#;
+    let template = Template::parse("line", &one.repeat(60)).expect("valid");
+    let labels = Labels(LABELS);
+    let data = Data { labels: &labels, line: b"", timestamp: Timestamp(0), now: Timestamp(0) };
+    for _ in 0..2 {
+        let mut out = Vec::new();
+        assert_eq!(template.execute(&data, &mut out), Ok(()));
+        assert_eq!(out, [b'0'; 60]);
+    }
+    let kept = template.regex_bytes.load(std::sync::atomic::Ordering::Relaxed);
+    assert!((100_000..=2 << 20).contains(&kept), "{kept}");
+}
+
+#[test]
 fn deepest_templates_run_on_a_small_stack() {
     let parens = format!("{{{{ {}.n{} }}}}", "(".repeat(98), ")".repeat(98));
     let ifs = "{{ if 1 }}".repeat(98) + "x" + &"{{ end }}".repeat(98);
