@@ -144,3 +144,39 @@ fn finish(text: &[u8], mut at: usize, group: u32, count: usize, mut out: Vec<u8>
     out.extend_from_slice(&bytes[1..count]);
     Ok(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_blames_the_byte_that_go_blames() {
+        for (text, expected) in [
+            (&b"aGk="[..], Ok(&b"hi"[..])),
+            (b"aG\nk=\r\n", Ok(b"hi")),
+            (b"", Ok(b"")),
+            (b"!aaa", Err(0)),
+            (b"aGk", Err(0)),
+            (b"aaaaaG", Err(4)),
+            (b"a===", Err(1)),
+            (b"aa=a", Err(2)),
+            (b"aa=", Err(3)),
+            (b"aGk=x", Err(4)),
+        ] {
+            assert_eq!(base64_decode(text).as_deref().map_err(|at| *at), expected, "{text:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_encoded_decodes(bytes: Vec<u8>) {
+            proptest::prop_assert_eq!(base64_decode(&base64_encode(&bytes)), Ok(bytes.clone()));
+            proptest::prop_assert_eq!(query_unescape(&query_escape(&bytes)), Ok(bytes));
+        }
+
+        #[test]
+        fn anything_is_answered(bytes: Vec<u8>) {
+            let _ = (base64_decode(&bytes), query_unescape(&bytes), html(&bytes), js(&bytes));
+        }
+    }
+}

@@ -187,3 +187,34 @@ fn hex(text: &[u8]) -> Option<u32> {
     let digits = text.strip_prefix(b"\\u")?.get(..4)?;
     digits.iter().try_fold(0, |n, &b| Some(n * 16 + char::from(b).to_digit(16)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::template::format::Printer;
+
+    fn shown(text: &str) -> String {
+        let mut out = Vec::new();
+        Printer::new(&|_| {}).value(&decode_json(text.as_bytes()), &mut out);
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    #[test]
+    fn reads_what_is_json_and_nothing_else() {
+        for (text, expected) in [
+            (r#" {"b" : [1, -2.5e3, true, null], "a":{}} "#, "map[a:map[] b:[1 -2500 true <nil>]]"),
+            (r#""\u00e9\ud83d\ude00\ud800x\/\n""#, "é😀\u{fffd}x/\n"),
+            (r#"{"a":1,"a":2}"#, "map[a:2]"),
+            ("1e999", "<nil>"),
+            ("0", "0"),
+        ] {
+            assert_eq!(shown(text), expected, "{text}");
+        }
+        for text in
+            ["", "{", "[1,]", "{\"a\"}", "01", "1.", ".5", "+1", "nul", "\"a\nb\"", "\"\\x\"", "[1] x", "{a:1}", "1e"]
+        {
+            assert_eq!(shown(text), "<nil>", "{text}");
+        }
+        assert_eq!(shown(&"[".repeat(100_000)), "<nil>");
+    }
+}

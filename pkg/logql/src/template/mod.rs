@@ -6,8 +6,10 @@
 
 mod builtin;
 mod encode;
+mod eval;
 mod exec;
 mod format;
+mod format_number;
 mod funcs;
 mod json;
 mod lex;
