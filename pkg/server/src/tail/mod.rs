@@ -11,6 +11,7 @@ use axum::extract::{Request, State};
 use axum::http::header::USER_AGENT;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
+use hyper::upgrade::Parts;
 use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tailwater_logql::LogQuery;
@@ -75,9 +76,12 @@ pub(crate) async fn tail(State(app): State<Arc<App>>, mut request: Request) -> R
         let _place = place;
         let Ok(upgraded) = upgrade.await else { return };
         // Every connection of this server is one of these.
-        let Ok(parts) = upgraded.downcast::<TokioIo<Connection>>() else { return };
-        let socket = Socket::new(parts.io.into_inner().into_tcp(), app.metrics.clone());
-        run(&app, socket, &parts.read_buf, accepted).await;
+        let Ok(Parts { io, read_buf, .. }) = upgraded.downcast::<TokioIo<Connection>>() else { return };
+        let socket = Socket::new(io.into_inner().into_tcp(), app.metrics.clone());
+        // A copy of usually nothing: what hyper read ahead sits in its buffer of 8 KiB, which an idle tail must not keep.
+        let early = read_buf.to_vec();
+        drop(read_buf);
+        run(&app, socket, &early, accepted).await;
     });
     response
 }
