@@ -11,6 +11,9 @@ use tokio::net::TcpStream;
 
 use crate::{Batch, Tail, within};
 
+/// Names and values of headers or parameters.
+pub type Pairs<'a> = &'a [(&'a str, &'a str)];
+
 /// An answer.
 #[derive(Debug)]
 pub struct Reply {

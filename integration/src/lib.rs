@@ -17,7 +17,7 @@ pub mod server;
 pub mod tail;
 
 pub use checker::Checker;
-pub use client::{Client, Reply};
+pub use client::{Client, Pairs, Reply};
 pub use push::Batch;
 pub use server::Server;
 pub use tail::Tail;

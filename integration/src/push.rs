@@ -131,9 +131,12 @@ impl Batch {
     }
 }
 
+/// A log record: nanoseconds since 1970, body, attributes.
+pub type OtlpRecord<'a> = (i64, &'a str, &'a [(&'a str, &'a str)]);
+
 /// `opentelemetry.proto.collector.logs.v1.ExportLogsServiceRequest` with one resource, one scope and these records.
 #[must_use]
-pub fn otlp_protobuf(resource: &[(&str, &str)], records: &[(i64, &str, &[(&str, &str)])]) -> Vec<u8> {
+pub fn otlp_protobuf(resource: &[(&str, &str)], records: &[OtlpRecord<'_>]) -> Vec<u8> {
     let mut scope_logs = Proto::default();
     for (timestamp, body, attributes) in records {
         let mut record = Proto::default();
@@ -160,7 +163,7 @@ pub fn otlp_protobuf(resource: &[(&str, &str)], records: &[(i64, &str, &[(&str, 
 
 /// The same in OTLP's JSON.
 #[must_use]
-pub fn otlp_json(resource: &[(&str, &str)], records: &[(i64, &str, &[(&str, &str)])]) -> Value {
+pub fn otlp_json(resource: &[(&str, &str)], records: &[OtlpRecord<'_>]) -> Value {
     let attributes = |pairs: &[(&str, &str)]| -> Vec<Value> {
         pairs.iter().map(|(name, value)| json!({"key": name, "value": {"stringValue": value}})).collect()
     };
