@@ -123,6 +123,47 @@ fn every_crate_obeys_the_lints_of_the_workspace() {
     }
 }
 
+/// Licences that may be linked into the binary.
+const LICENCES: [&str; 10] = [
+    "0BSD",
+    "Apache-2.0",
+    "Apache-2.0 WITH LLVM-exception",
+    "BSD-3-Clause",
+    "BSL-1.0",
+    "ISC",
+    "MIT",
+    "Unicode-3.0",
+    "Unlicense",
+    "Zlib",
+];
+
+#[test]
+fn what_we_build_on_is_permissively_licensed() {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let version = std::process::Command::new(rustc).arg("-vV").output().unwrap();
+    let version = String::from_utf8(version.stdout).unwrap();
+    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
+    let output = binary::cargo()
+        .args(["metadata", "--format-version", "1", "--locked", "--filter-platform", host])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mut wrong = Vec::new();
+    for package in metadata["packages"].as_array().unwrap() {
+        let licence = package["license"].as_str().unwrap_or_default().replace('/', " OR ");
+        // `(A OR B) AND C`: one of each group.
+        let fine = licence.split(" AND ").all(|group| {
+            let group = group.trim_matches(['(', ')']);
+            group.split(" OR ").any(|one| LICENCES.contains(&one.trim()))
+        });
+        if !fine {
+            wrong.push(format!("{}: {licence:?}", package["name"]));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 /// Every text file of the tree that is ours: what git knows, or, outside a repository, everything but build output.
 fn files() -> Vec<PathBuf> {
     fn walk(folder: &Path, all: &mut Vec<PathBuf>) {
@@ -173,8 +214,11 @@ fn files_are_short_enough_to_be_read() {
 
 #[test]
 fn files_say_what_they_are_about() {
-    let silent: Vec<_> =
-        sources().filter(|(_, text)| !text.trim_start().starts_with("//!")).map(|(path, _)| path).collect();
+    let silent: Vec<_> = sources()
+        .filter(|(path, _)| !is_test(path))
+        .filter(|(_, text)| !text.trim_start().starts_with("//!"))
+        .map(|(path, _)| path)
+        .collect();
     assert!(silent.is_empty(), "no //! at the top: {silent:#?}");
 }
 
