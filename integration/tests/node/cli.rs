@@ -28,7 +28,7 @@ async fn lines_come_back_byte_for_byte() {
     let mut bytes = awkward(1, 3000).join("\n").into_bytes();
     bytes.push(b'\n');
     std::fs::write(&file, &bytes).unwrap();
-    let mut tail = command(["tail", "--addr", &url, "--output", "raw", r#"{job="cli"}"#])
+    let mut tail = command(["tail", "--addr", &url, "--limit", "100000", "--output", "raw", r#"{job="cli"}"#])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
