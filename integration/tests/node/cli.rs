@@ -1,11 +1,12 @@
 //! The commands, as people and scripts use them.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
 use tailwater_integration::lines::awkward;
 use tailwater_integration::server::{command, signal};
-use tailwater_integration::{Batch, Server, eventually, now_ns, within};
+use tailwater_integration::{Batch, Client, Server, eventually, now_ns, within};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
 use crate::texts;
@@ -47,7 +48,10 @@ async fn lines_come_back_byte_for_byte() {
     let ended = within("the tail to end", tail.wait_with_output()).await.unwrap();
     let said = String::from_utf8(ended.stderr).unwrap();
     assert_eq!(ended.status.code(), Some(0), "{said}");
-    assert!(said.contains("3000"), "the ledger does not say how many lines came: {said}");
+    assert!(
+        said.contains("3,000 lines") && said.contains("0 dropped"),
+        "the ledger does not say how many lines came: {said}"
+    );
 }
 
 fn assert_same(found: &[u8], wanted: &[u8]) {
@@ -131,29 +135,43 @@ async fn failures_are_explained_and_have_their_exit_codes() {
     }
 }
 
+/// A port that is free now.
+async fn free_port() -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    listener.local_addr().unwrap()
+}
+
+/// Whether a server answers at `addr`.
+async fn is_up(addr: SocketAddr) -> bool {
+    Client::new(addr).try_send("GET", "/ready", &[], bytes::Bytes::new()).await.is_ok_and(|reply| reply.status == 200)
+}
+
 #[tokio::test]
-async fn push_waits_for_a_server_that_is_away() {
-    // Take a port, let it go, push to it, then start the server there.
-    let port = {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        listener.local_addr().unwrap()
-    };
+async fn push_waits_for_a_server_that_went_away() {
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("f");
-    std::fs::write(&file, "patient\n").unwrap();
-    let url = format!("http://{port}");
-    let mut push = command(["push", "--addr", &url, "--label", "job=late", file.to_str().unwrap()])
-        .stdin(Stdio::null())
+    let addr = free_port().await;
+    let mut serve = serve_at(&addr.to_string(), folder.path());
+    eventually("the first server", async || is_up(addr).await).await;
+    let url = format!("http://{addr}");
+    let mut push = command(["push", "--addr", &url, "--label", "job=late", "--batch-wait", "10ms"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // It says that it will try again.
+    let mut input = push.stdin.take().unwrap();
     let mut said = BufReader::new(push.stderr.take().unwrap()).lines();
-    within("a complaint", said.next_line()).await.unwrap();
-    let mut serve = serve_at(&port.to_string(), folder.path());
+    let client = Client::new(addr);
+    input.write_all(b"one\n").await.unwrap();
+    eventually("the first line", async || client.lines(r#"{job="late"}"#).await.len() == 1).await;
+    serve.kill().await.unwrap();
+    input.write_all(b"two\n").await.unwrap();
+    within("a word about trying again", said.next_line()).await.unwrap().unwrap();
+    let mut serve = serve_at(&addr.to_string(), folder.path());
+    eventually("the second server", async || is_up(addr).await).await;
+    eventually("the second line", async || texts(&client.lines(r#"{job="late"}"#).await) == ["two"]).await;
+    drop(input);
     assert!(within("the push", push.wait()).await.unwrap().success());
-    let client = tailwater_integration::Client::new(port);
-    eventually("the line", async || client.lines(r#"{job="late"}"#).await.len() == 1).await;
     serve.kill().await.unwrap();
 }
 
@@ -166,15 +184,11 @@ fn serve_at(addr: &str, folder: &Path) -> tokio::process::Child {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tail_reconnects() {
     let folder = tempfile::tempdir().unwrap();
-    let port = {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        listener.local_addr().unwrap()
-    };
-    let client = tailwater_integration::Client::new(port);
-    let up = async || client.try_send("GET", "/ready", &[], bytes::Bytes::new()).await.is_ok_and(|r| r.status == 200);
-    let mut serve = serve_at(&port.to_string(), folder.path());
-    eventually("the first server", up).await;
-    let url = format!("http://{port}");
+    let addr = free_port().await;
+    let client = Client::new(addr);
+    let mut serve = serve_at(&addr.to_string(), folder.path());
+    eventually("the first server", async || is_up(addr).await).await;
+    let url = format!("http://{addr}");
     let mut tail = command(["tail", "--addr", &url, "--output", "raw", r#"{app="again"}"#])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -185,8 +199,8 @@ async fn tail_reconnects() {
     client.push_ok(&Batch::one(r#"{app="again"}"#, "before")).await;
     assert_eq!(within("a line", lines.next_line()).await.unwrap().as_deref(), Some("before"));
     serve.kill().await.unwrap();
-    let mut serve = serve_at(&port.to_string(), folder.path());
-    eventually("the second server", up).await;
+    let mut serve = serve_at(&addr.to_string(), folder.path());
+    eventually("the second server", async || is_up(addr).await).await;
     client.push_ok(&Batch::one(r#"{app="again"}"#, "after")).await;
     assert_eq!(within("a line", lines.next_line()).await.unwrap().as_deref(), Some("after"));
     signal(tail.id().unwrap(), "INT").await;
@@ -197,7 +211,7 @@ async fn tail_reconnects() {
 #[tokio::test]
 async fn the_demo_runs_and_stops() {
     let folder = tempfile::tempdir().unwrap();
-    let mut demo = command(["demo", "--http-listen", "127.0.0.1:0"])
+    let mut demo = command(["demo", "--rate", "200"])
         .current_dir(folder.path())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

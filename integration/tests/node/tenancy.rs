@@ -42,7 +42,7 @@ async fn no_line_label_or_stream_reaches_another_tenant() {
     for i in 0..50 {
         for tenant in tenants {
             // The same stream in both, and one that only this tenant has.
-            let batch = Batch::new().line(r#"{app="shared"}"#, now_ns(), &format!("{tenant} {i}")).line(
+            let batch = Batch::new().line(r#"{app="common"}"#, now_ns(), &format!("{tenant} {i}")).line(
                 &format!("{{app=\"{tenant}-only\", {tenant}_label=\"x\"}}"),
                 now_ns(),
                 &format!("{tenant} own {i}"),
