@@ -104,15 +104,18 @@ impl Tail {
     /// The next frame that holds lines.
     ///
     /// # Panics
-    /// If the tail ends first.
+    /// If there is none, or the tail ends first.
     pub async fn frame(&mut self) -> Value {
-        loop {
-            match self.event().await {
-                Event::Frame(frame) if !lines(&frame).is_empty() => return frame,
-                Event::Frame(_) | Event::Ping(_) => {}
-                end => panic!("the tail ended: {end:?}"),
+        let next = async {
+            loop {
+                match self.event().await {
+                    Event::Frame(frame) if !lines(&frame).is_empty() => return frame,
+                    Event::Frame(_) | Event::Ping(_) => {}
+                    end => panic!("the tail ended: {end:?}"),
+                }
             }
-        }
+        };
+        within("a line", next).await
     }
 
     /// Lines until there are `count` of them. Whoever expects exactly that many asks [`Self::silent`] next.
@@ -142,15 +145,22 @@ impl Tail {
     }
 
     /// Whatever lines come until the tail ends, and how it ended.
+    ///
+    /// # Panics
+    /// If it does not end.
     pub async fn until_end(&mut self) -> (Vec<Delivered>, Event) {
         let mut all = Vec::new();
-        loop {
-            match self.event().await {
-                Event::Frame(frame) => all.extend(lines(&frame)),
-                Event::Ping(_) => {}
-                end => return (all, end),
+        let ended = async {
+            loop {
+                match self.event().await {
+                    Event::Frame(frame) => all.extend(lines(&frame)),
+                    Event::Ping(_) => {}
+                    end => return end,
+                }
             }
-        }
+        };
+        let end = within("the tail to end", ended).await;
+        (all, end)
     }
 
     /// Whatever lines come within `window`; for "nothing more may come", where no event can say so.

@@ -58,7 +58,8 @@ async fn bombs_are_refused_before_they_go_off() {
         }
     }
     let grown = server.resident_bytes().saturating_sub(before);
-    assert!(grown < 64 << 20, "{grown} bytes more after refusing bombs");
+    // Eighteen bombs of 16 to 64 MiB: what is allowed of one, and what the allocator keeps of that.
+    assert!(grown < 128 << 20, "{grown} bytes more after refusing bombs");
     assert_serves(&client).await;
     server.assert_well();
 }
