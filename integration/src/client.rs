@@ -172,6 +172,17 @@ impl Client {
         lines(&self.get_with("/loki/api/v1/query_range", &params).await.json())
     }
 
+    /// Waits until the tenant has so many tails: a handshake is answered before its tail is counted.
+    ///
+    /// # Panics
+    /// If it does not come to that.
+    pub async fn tails_open(&self, count: usize) {
+        crate::eventually("the tails to be open", async || {
+            self.get("/api/v1/tails").await.json()["tails"].as_array().is_some_and(|tails| tails.len() == count)
+        })
+        .await;
+    }
+
     /// Opens a tail with these parameters.
     ///
     /// # Panics

@@ -110,15 +110,6 @@ impl Server {
         Client::new(self.addr).header("X-Scope-OrgID", tenant)
     }
 
-    /// Waits until so many tails are open: a handshake is answered before its tail is counted.
-    pub async fn tails_open(&self, count: usize) {
-        let client = self.client();
-        crate::eventually("the tails to be open", async || {
-            client.get("/api/v1/tails").await.json()["tails"].as_array().is_some_and(|tails| tails.len() == count)
-        })
-        .await;
-    }
-
     /// What it has written to stderr so far.
     #[must_use]
     pub fn log(&self) -> String {

@@ -76,7 +76,7 @@ async fn tails_are_counted_per_tenant_and_freed() {
     let query = [("query", r#"{app="count"}"#)];
     let first = client.tail(&query).await;
     let second = client.tail(&query).await;
-    server.tails_open(2).await;
+    client.tails_open(2).await;
     let mut third = client.tail(&query).await;
     let end = third.until_end().await.1;
     let tailwater_integration::tail::Event::Closed(1011, reason) = end else { panic!("{end:?}") };

@@ -118,7 +118,7 @@ async fn the_tails_of_one_tenant_leave_the_others_their_places() {
     let server = Server::with_config("auth_enabled: true\nlimits_config:\n  max_concurrent_tail_requests: 1\n").await;
     let query = [("query", r#"{a="b"}"#)];
     let _first = server.tenant("one").tail(&query).await;
-    server.tails_open(1).await;
+    server.tenant("one").tails_open(1).await;
     let mut refused = server.tenant("one").tail(&query).await;
     assert!(matches!(refused.until_end().await.1, Event::Closed(1011, _)));
     let mut other = server.tenant("two").tail(&query).await;
