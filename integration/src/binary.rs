@@ -13,15 +13,14 @@ use std::sync::OnceLock;
 /// # Panics
 /// If it cannot be built; the message holds what cargo said.
 pub fn path() -> &'static Path {
-    static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| match std::env::var_os("TAILWATER_BIN") {
-        Some(path) => {
-            let path = PathBuf::from(path);
-            assert!(path.is_file(), "TAILWATER_BIN names no file: {}", path.display());
-            path
-        }
+    // A failure is kept as well: whoever asks next need not wait for it again.
+    static PATH: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let path = PATH.get_or_init(|| match std::env::var_os("TAILWATER_BIN").map(PathBuf::from) {
+        Some(path) if path.is_file() => Ok(path),
+        Some(path) => Err(format!("TAILWATER_BIN names no file: {}", path.display())),
         None => build(),
-    })
+    });
+    path.as_ref().unwrap_or_else(|why| panic!("{why}"))
 }
 
 /// The root of the source tree.
@@ -38,7 +37,7 @@ pub fn cargo() -> Command {
     command
 }
 
-fn build() -> PathBuf {
+fn build() -> Result<PathBuf, String> {
     // This test is <target>/[<triple>/]<profile>/deps/<name>.
     let this = std::env::current_exe().expect("a running test has a path");
     let profile_dir = this.parent().and_then(Path::parent).expect("cargo puts tests two folders down");
@@ -55,11 +54,13 @@ fn build() -> PathBuf {
         .arg(target_dir)
         .output()
         .expect("cargo can be run");
-    assert!(output.status.success(), "tailwater does not build:\n{}", String::from_utf8_lossy(&output.stderr));
+    if !output.status.success() {
+        return Err(format!("tailwater does not build:\n{}", String::from_utf8_lossy(&output.stderr)));
+    }
     String::from_utf8_lossy(&output.stdout)
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
         .filter(|message| message["target"]["name"] == "tailwater" && message["target"]["kind"][0] == "bin")
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .expect("cargo names the executable it built")
+        .ok_or_else(|| "cargo names no executable".to_owned())
 }
