@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use serde_saphyr::Spanned;
 use tailwater_model::{Limits, TenantId, TenantLimits};
+use tailwater_wire::otlp::DEFAULT_INDEX_ATTRIBUTES;
 
 use keys::{CONFIG_KEYS, LIMIT_KEYS};
 pub(crate) use print::Mode;
@@ -139,7 +140,7 @@ impl Default for Config {
                 max_recv_msg_size: 100 << 20,
                 // Loki allows 5000 MiB, and needs them when somebody sends a bomb.
                 max_decompressed_size: 256 << 20,
-                otlp_resource_attributes_as_index_labels: OTLP_INDEX_ATTRIBUTES
+                otlp_resource_attributes_as_index_labels: DEFAULT_INDEX_ATTRIBUTES
                     .iter()
                     .map(|name| (*name).to_owned())
                     .collect(),
@@ -157,28 +158,6 @@ impl Default for Config {
         }
     }
 }
-
-/// The resource attributes that identify where logs come from (contract, OTLP).
-const OTLP_INDEX_ATTRIBUTES: [&str; 18] = [
-    "service.name",
-    "service.namespace",
-    "service.instance.id",
-    "deployment.environment",
-    "deployment.environment.name",
-    "cloud.region",
-    "cloud.availability_zone",
-    "k8s.cluster.name",
-    "k8s.namespace.name",
-    "k8s.pod.name",
-    "k8s.container.name",
-    "container.name",
-    "k8s.replicaset.name",
-    "k8s.deployment.name",
-    "k8s.statefulset.name",
-    "k8s.daemonset.name",
-    "k8s.cronjob.name",
-    "k8s.job.name",
-];
 
 /// Why a configuration cannot be used. The text names the source, the place and the key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
