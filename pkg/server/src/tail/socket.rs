@@ -31,8 +31,9 @@ use crate::metrics::Metrics;
 /// Time between pings, and before the first.
 const PING: Duration = Duration::from_secs(1);
 
-/// How long after a data frame a heartbeat makes sense to clients that want one.
-const HEARTBEAT_QUIET: Duration = Duration::from_millis(500);
+/// How long after a data frame a heartbeat shows it to clients that want one: Explore hides for 500 ms what follows something it
+/// has shown, and timers and networks are not exact.
+const HEARTBEAT_QUIET: Duration = Duration::from_millis(600);
 
 /// How long a client may take nothing.
 const STALL: Duration = Duration::from_secs(15);
@@ -76,7 +77,7 @@ pub(super) enum Next {
 /// How a client wants to be treated.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Manners {
-    /// JSON heartbeats when there are no lines.
+    /// JSON heartbeats when there are no lines: soon after the last ones, then with the pings.
     pub(super) heartbeat: bool,
     /// A resumable end is a dropped connection: this client reconnects only then.
     pub(super) drop_to_resume: bool,
@@ -153,6 +154,7 @@ impl Socket {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut progress = Instant::now();
         let mut last_frame = Instant::now();
+        let mut needs_heartbeat = false;
         if let Err(end) = self.incoming(early) {
             return end;
         }
@@ -179,6 +181,7 @@ impl Socket {
                         self.out.text(frame);
                         last_frame = Instant::now();
                         progress = last_frame;
+                        needs_heartbeat = manners.heartbeat;
                         self.write().err().map(|_gone| Ended::Gone)
                     }
                     Next::End(end) => Some(Ended::Server(end)),
@@ -188,12 +191,19 @@ impl Socket {
                         codec::ping(&mut self.out.head);
                         if manners.heartbeat && last_frame.elapsed() >= HEARTBEAT_QUIET {
                             self.out.text(Bytes::from_static(HEARTBEAT_JSON.as_bytes()));
+                            needs_heartbeat = false;
                         }
                         progress = Instant::now();
                         self.write().err().map(|_gone| Ended::Gone)
                     } else {
                         (progress.elapsed() >= STALL).then_some(Ended::Stalled)
                     }
+                }
+                () = tokio::time::sleep_until(last_frame + HEARTBEAT_QUIET), if needs_heartbeat && self.out.is_empty() => {
+                    self.out.text(Bytes::from_static(HEARTBEAT_JSON.as_bytes()));
+                    needs_heartbeat = false;
+                    progress = Instant::now();
+                    self.write().err().map(|_gone| Ended::Gone)
                 }
                 cut = cut.wait_for(Option::is_some) => {
                     cut.ok().and_then(|cut| cut.clone()).map(|end| Ended::Server(End::clone(&end)))

@@ -121,19 +121,28 @@ async fn a_vanished_client_ends_the_tail() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pings_come_each_second_and_heartbeats_to_those_who_want_them() {
+async fn pings_come_each_second() {
     let begin = Instant::now();
     let (mut client, _task, _cut) = open(Vec::new(), None, Manners::default()).await;
     for second in 1..=3 {
         assert_eq!(frame(&mut client).await, Some((0x89, Vec::new())));
         assert_eq!(begin.elapsed().as_secs(), second);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn heartbeats_follow_lines_soon_and_come_with_pings() {
+    let begin = Instant::now();
     let manners = Manners { heartbeat: true, ..Manners::default() };
     let (mut client, _task, _cut) = open(vec![Bytes::from_static(b"{}")], None, manners).await;
+    let heartbeat = Some((0x81, HEARTBEAT_JSON.as_bytes().to_vec()));
     assert_eq!(frame(&mut client).await, Some((0x81, b"{}".to_vec())));
-    for _ in 0..2 {
+    assert_eq!(frame(&mut client).await, heartbeat);
+    assert_eq!(begin.elapsed().as_millis() / 100, 6);
+    for second in 1..=3 {
         assert_eq!(frame(&mut client).await, Some((0x89, Vec::new())));
-        assert_eq!(frame(&mut client).await, Some((0x81, HEARTBEAT_JSON.as_bytes().to_vec())));
+        assert_eq!(frame(&mut client).await, heartbeat);
+        assert_eq!(begin.elapsed().as_secs(), second);
     }
 }
 
