@@ -5,8 +5,8 @@
 //! * Frames are never mixed: a frame that has begun is finished before anything else is written, control frames included.
 //! * The next frame is asked for only when the last one is with the kernel, so a slow client holds one frame here; where it is
 //!   late, it is late in the session.
-//! * A client that takes no byte for [`STALL`] while there is something to write is closed with a reason, which it finds behind
-//!   what it has not read.
+//! * A client that takes no byte for [`STALL`] while there is something to write is closed, with a reason that it finds behind
+//!   what it has not read; a browser tab that was frozen so long comes back when it wakes.
 //! * The end of a tail is visible: a close frame with code 1011 and the reason, or, for clients that reconnect only after an
 //!   abnormal end, the end of the stream without one. Either is followed by a half-close, so that what was written arrives.
 
@@ -79,7 +79,7 @@ pub(super) enum Next {
 pub(super) struct Manners {
     /// JSON heartbeats when there are no lines: soon after the last ones, then with the pings.
     pub(super) heartbeat: bool,
-    /// A resumable end is a dropped connection: this client reconnects only then.
+    /// A resumable end, and that of a client that stalls, is a dropped connection: this client reconnects only then.
     pub(super) drop_to_resume: bool,
 }
 
@@ -286,7 +286,9 @@ impl Socket {
                 "protocol"
             }
             Ended::Stalled => {
-                codec::close(INTERNAL_ERROR, STALL_REASON, &mut last);
+                if !manners.drop_to_resume {
+                    codec::close(INTERNAL_ERROR, STALL_REASON, &mut last);
+                }
                 let _supported = SockRef::from(&self.tcp).set_tcp_notsent_lowat(LAST_UNSENT_BYTES);
                 "stalled"
             }

@@ -146,11 +146,11 @@ async fn heartbeats_follow_lines_soon_and_come_with_pings() {
     }
 }
 
-#[tokio::test]
-async fn a_client_that_takes_nothing_is_closed_and_finds_the_reason() {
+/// The last frame that a client finds after it has taken nothing for too long.
+async fn last_frame_after_a_stall(manners: Manners) -> Option<(u8, Vec<u8>)> {
     // Real time, but for the wait itself: the kernel must take what it takes first.
     let line = Bytes::from(vec![b'x'; 32 << 10]);
-    let (mut client, task, _cut) = open(vec![line; 2048], None, Manners::default()).await;
+    let (mut client, task, _cut) = open(vec![line; 2048], None, manners).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(14)).await;
@@ -168,5 +168,18 @@ async fn a_client_that_takes_nothing_is_closed_and_finds_the_reason() {
     while let Some(frame) = frame(&mut client).await {
         last = Some(frame);
     }
+    last
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_closed_and_finds_the_reason() {
+    let last = last_frame_after_a_stall(Manners::default()).await;
     assert_eq!(last, Some(close_frame(1011, STALL_REASON)));
+}
+
+#[tokio::test]
+async fn a_client_that_resumes_after_drops_gets_one_when_it_stalls() {
+    let manners = Manners { drop_to_resume: true, ..Manners::default() };
+    let (first, payload) = last_frame_after_a_stall(manners).await.unwrap();
+    assert_eq!((first, payload.len()), (0x81, 32 << 10));
 }
