@@ -39,6 +39,7 @@ pub(crate) async fn services(State(app): State<Arc<App>>) -> Response {
 
 /// `/metrics`
 pub(crate) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
+    app.metrics.expanded_bytes.set(i64::try_from(app.room.bytes()).unwrap_or(i64::MAX));
     app.metrics.body_bytes.set(i64::try_from(app.in_flight.bytes()).unwrap_or(i64::MAX));
     match metrics::prometheus_text(&app.registry) {
         Ok(text) => {

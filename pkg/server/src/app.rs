@@ -12,7 +12,7 @@ use tailwater_querier::Querier;
 use tokio::sync::{mpsc, watch};
 
 use crate::Config;
-use crate::body::InFlight;
+use crate::body::{InFlight, Room};
 use crate::metrics::Metrics;
 use crate::tail::{End, GOING_DOWN};
 use crate::tenancy::Tenancy;
@@ -28,6 +28,7 @@ pub(crate) struct App {
     pub(crate) metrics: Metrics,
     pub(crate) registry: Registry,
     pub(crate) in_flight: Arc<InFlight>,
+    pub(crate) room: Room,
     pub(crate) tails: Tails,
     stopping: AtomicBool,
 }
@@ -54,6 +55,7 @@ impl App {
             metrics,
             registry,
             in_flight: Arc::default(),
+            room: Room::default(),
             tails: Tails::new(),
             stopping: AtomicBool::new(false),
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::body::{Body, HttpBody};
 use axum::http::StatusCode;
 use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::answer::Failure;
 
@@ -60,8 +61,7 @@ impl Drop for Collected {
 impl Collected {
     fn append(&mut self, chunk: &[u8]) -> Result<(), Failure> {
         if !self.in_flight.grow(chunk.len()) {
-            let text = "The server cannot accept more requests at this time.";
-            return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, text));
+            return Err(full());
         }
         self.taken += chunk.len();
         self.bytes.extend_from_slice(chunk);
@@ -114,9 +114,71 @@ async fn receive(mut body: Body, cap: usize, in_flight: &Arc<InFlight>) -> Resul
     }
 }
 
+/// Most bytes that the bodies being read may become together, where each may become much.
+pub(crate) const MAX_BYTES_EXPANDED: usize = 512 << 20;
+
+/// Bodies that cannot become more than this are read where they arrive.
+pub(crate) const MAX_BYTES_INLINE: usize = 1 << 20;
+
+/// Each of the others takes at least this much of [`MAX_BYTES_EXPANDED`], so that only so many threads are busy with them.
+const MIN_SHARE: usize = MAX_BYTES_EXPANDED / 16;
+
+/// Shares are counted in these.
+const UNIT: usize = 1 << 10;
+
+/// The room in which bodies are read that may become much more than they are.
+#[derive(Clone, Debug)]
+pub(crate) struct Room(Arc<Semaphore>);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_BYTES_EXPANDED / UNIT)))
+    }
+}
+
+impl Room {
+    /// Bytes taken now.
+    pub(crate) fn bytes(&self) -> usize {
+        MAX_BYTES_EXPANDED.saturating_sub(self.0.available_permits() * UNIT)
+    }
+
+    /// Waits until there is room for a body that may become `bytes`. Who may become more than everything gets everything.
+    ///
+    /// # Errors
+    /// 503 after `timeout`.
+    pub(crate) async fn take(&self, bytes: usize, timeout: Duration) -> Result<OwnedSemaphorePermit, Failure> {
+        let share = bytes.clamp(MIN_SHARE, MAX_BYTES_EXPANDED) / UNIT;
+        let taking = Arc::clone(&self.0).acquire_many_owned(u32::try_from(share).unwrap_or(u32::MAX));
+        // The semaphore is never closed.
+        match tokio::time::timeout(timeout, taking).await {
+            Ok(Ok(taken)) => Ok(taken),
+            _ => Err(full()),
+        }
+    }
+}
+
+fn full() -> Failure {
+    Failure::new(StatusCode::SERVICE_UNAVAILABLE, "The server cannot accept more requests at this time.")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn bodies_that_may_become_much_wait_for_room_and_not_for_ever() {
+        let (room, patience) = (Room::default(), Duration::from_secs(30));
+        let first = room.take(MAX_BYTES_EXPANDED / 2, patience).await.unwrap();
+        let second = room.take(usize::MAX, patience);
+        assert_eq!(second.await.unwrap_err().status, 503);
+        let small = room.take(1, patience).await.unwrap();
+        assert_eq!(room.bytes(), MAX_BYTES_EXPANDED / 2 + MIN_SHARE);
+        drop((first, small));
+        let everything = room.take(usize::MAX, patience).await.unwrap();
+        assert_eq!(room.bytes(), MAX_BYTES_EXPANDED);
+        drop(everything);
+        assert_eq!(room.bytes(), 0);
+    }
 
     #[tokio::test]
     async fn bodies_are_capped_and_accounted_for() {

@@ -33,6 +33,7 @@ pub(crate) struct Metrics {
     requests: Family<RequestLabels, Histogram, fn() -> Histogram>,
     pub(crate) connections: Gauge,
     pub(crate) body_bytes: Gauge,
+    pub(crate) expanded_bytes: Gauge,
     pub(crate) tail_sockets: Gauge,
     pub(crate) tail_frames: Counter,
     pub(crate) tail_bytes: Counter<u64, AtomicU64>,
@@ -45,6 +46,7 @@ impl Metrics {
             requests: Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS)),
             connections: Gauge::default(),
             body_bytes: Gauge::default(),
+            expanded_bytes: Gauge::default(),
             tail_sockets: Gauge::default(),
             tail_frames: Counter::default(),
             tail_bytes: Counter::default(),
@@ -59,6 +61,11 @@ impl Metrics {
         );
         registry.register("connections", "Open HTTP connections, tails included", metrics.connections.clone());
         registry.register("request_body_bytes", "Bytes of request bodies in memory", metrics.body_bytes.clone());
+        registry.register(
+            "request_expanded_bytes",
+            "Bytes that the large or compressed push bodies being read may become",
+            metrics.expanded_bytes.clone(),
+        );
         registry.register("tail_sockets", "Open tail sockets", metrics.tail_sockets.clone());
         registry.register("tail_sent_frames", "Data frames written to tail sockets", metrics.tail_frames.clone());
         registry.register("tail_sent_bytes", "Bytes written to tail sockets", metrics.tail_bytes.clone());

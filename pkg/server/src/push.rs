@@ -1,5 +1,6 @@
-//! The push endpoints (contract, Loki API §2). The handler collects the body, and everything after that is done on the spot: a push
-//! of a thousand lines takes some hundred microseconds, less than handing it to another thread would disturb.
+//! The push endpoints (contract, Loki API §2). The handler collects the body, and everything after that is done on the spot if the body
+//! cannot become much: a push of a thousand lines takes some hundred microseconds, less than handing it to another thread would
+//! disturb. What may become much is read on a thread that may be busy for long, when there is room for it.
 
 use std::sync::Arc;
 
@@ -8,13 +9,13 @@ use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tailwater_model::TenantId;
-use tailwater_wire::compress::Caps;
+use tailwater_wire::compress::{self, Caps};
 use tailwater_wire::push::{self, Kind, Push};
 use tailwater_wire::{Error, otlp};
 
 use crate::answer::Failure;
 use crate::app::App;
-use crate::body;
+use crate::body::{self, MAX_BYTES_INLINE};
 use crate::quiet::Quiet;
 use crate::tenancy::Tenancy;
 
@@ -34,11 +35,11 @@ pub(crate) async fn legacy(State(app): State<Arc<App>>, request: Request) -> Res
     loki(&app, request, Kind::Legacy).await
 }
 
-async fn loki(app: &App, request: Request, kind: Kind) -> Response {
-    let read = |headers: &HeaderMap, body: &[u8]| {
+async fn loki(app: &Arc<App>, request: Request, kind: Kind) -> Response {
+    let read = move |app: &App, headers: &HeaderMap, body: &[u8]| {
         push::read(kind, header(headers, &CONTENT_TYPE), header(headers, &CONTENT_ENCODING), body, &caps(app))
     };
-    match accept(app, request, read).await {
+    match accept(app, request, true, read).await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(failure) => failure.lined().into_response(),
     }
@@ -46,12 +47,12 @@ async fn loki(app: &App, request: Request, kind: Kind) -> Response {
 
 /// `/otlp/v1/logs`
 pub(crate) async fn otlp(State(app): State<Arc<App>>, request: Request) -> Response {
-    let index = &app.config.distributor.otlp_resource_attributes_as_index_labels;
-    let read = |headers: &HeaderMap, body: &[u8]| {
+    let read = |app: &App, headers: &HeaderMap, body: &[u8]| {
+        let index = &app.config.distributor.otlp_resource_attributes_as_index_labels;
         let (content_type, coding) = (header(headers, &CONTENT_TYPE), header(headers, &CONTENT_ENCODING));
-        otlp::read(content_type, coding, body, &caps(&app), app.clock.now(), index)
+        otlp::read(content_type, coding, body, &caps(app), app.clock.now(), index)
     };
-    match accept(&app, request, read).await {
+    match accept(&app, request, false, read).await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(failure) if failure.status == StatusCode::UNAUTHORIZED => failure.into_response(),
         Err(failure) => {
@@ -68,13 +69,14 @@ pub(crate) async fn otlp(State(app): State<Arc<App>>, request: Request) -> Respo
 }
 
 async fn accept(
-    app: &App,
+    app: &Arc<App>,
     request: Request,
-    read: impl Fn(&HeaderMap, &[u8]) -> Result<Push, Error>,
+    nested: bool,
+    read: impl Fn(&App, &HeaderMap, &[u8]) -> Result<Push, Error> + Send + 'static,
 ) -> Result<(), Failure> {
     let claim = app.tenancy.claim(request.headers())?;
     let tenant = Tenancy::one(claim)?;
-    let result = take_in(app, request, &tenant, read).await;
+    let result = take_in(app, request, &tenant, nested, read).await;
     if let Err(failure) = &result
         && let Some(unheard) = REFUSED.speak()
     {
@@ -86,18 +88,45 @@ async fn accept(
 }
 
 async fn take_in(
-    app: &App,
+    app: &Arc<App>,
     request: Request,
     tenant: &TenantId,
-    read: impl Fn(&HeaderMap, &[u8]) -> Result<Push, Error>,
+    nested: bool,
+    read: impl Fn(&App, &HeaderMap, &[u8]) -> Result<Push, Error> + Send + 'static,
 ) -> Result<(), Failure> {
     let (head, body) = request.into_parts();
     let cap = app.config.distributor.max_recv_msg_size;
     let body = body::collect(body, cap, app.config.server.http_server_read_timeout, &app.in_flight).await?;
-    let push = read(&head.headers, &body)?;
-    drop(body);
-    app.ingester.push(tenant, push)?;
-    Ok(())
+    let patience = app.config.server.http_server_read_timeout;
+    let most = expands_to(app, &head.headers, &body, nested);
+    let (own, tenant) = (Arc::clone(app), tenant.clone());
+    let work = move || -> Result<(), Failure> {
+        let push = read(&own, &head.headers, &body)?;
+        drop(body);
+        own.ingester.push(&tenant, push)?;
+        Ok(())
+    };
+    if most <= MAX_BYTES_INLINE {
+        return work();
+    }
+    let room = app.room.take(most, patience).await?;
+    // Also when the client goes away: what was begun is finished, and its room is taken until then.
+    let working = tokio::task::spawn_blocking(move || {
+        let result = work();
+        drop(room);
+        result
+    });
+    working.await.unwrap_or_else(|error| Err(Failure::internal(error)))
+}
+
+/// What a body can become. `nested`: protobuf is in snappy, also inside of another coding.
+fn expands_to(app: &App, headers: &HeaderMap, body: &[u8], nested: bool) -> usize {
+    let caps = caps(app);
+    let coding = header(headers, &CONTENT_ENCODING).unwrap_or_default();
+    let most = compress::expands_to(coding, body, &caps);
+    let json = header(headers, &CONTENT_TYPE).is_some_and(|t| t.starts_with("application/json"));
+    let twice = !json && nested && most > body.len() && !matches!(coding, "" | "snappy");
+    if twice { caps.max_decompressed } else { most }
 }
 
 fn caps(app: &App) -> Caps {

@@ -50,6 +50,26 @@ impl Caps {
     }
 }
 
+/// Most bytes that a body can become, told from its coding and its first bytes alone; never more than
+/// [`Caps::max_decompressed`] unless the body itself is longer. Bodies without a coding may be snappy's.
+#[must_use]
+pub fn expands_to(coding: &str, body: &[u8], caps: &Caps) -> usize {
+    let most = match coding {
+        "gzip" | "deflate" => body.len().saturating_mul(MAX_DEFLATE_RATIO),
+        "zstd" => caps.max_decompressed,
+        "lz4" => body.len().saturating_mul(MAX_LZ4_RATIO),
+        // What is not snappy's may look like a claim, too; a claim is bounded by what snappy can do.
+        _ => snap::raw::decompress_len(body).unwrap_or(0).min(body.len().saturating_mul(64)),
+    };
+    most.min(caps.max_decompressed).max(body.len())
+}
+
+/// A match of 258 bytes takes at least two bits of input.
+const MAX_DEFLATE_RATIO: usize = 1032;
+
+/// Each further byte of a match's length stands for 255 bytes.
+const MAX_LZ4_RATIO: usize = 255;
+
 /// Snappy's raw (block) format.
 ///
 /// # Errors
@@ -218,6 +238,20 @@ mod tests {
         }
         let several: Vec<u8> = [zst(&zeros[..600 << 10]), zst(&zeros[..600 << 10])].concat();
         assert_eq!(zstd(&several, &CAPS).unwrap_err().kind(), Kind::TooLarge);
+    }
+
+    #[test]
+    fn what_a_body_can_become_is_known_before_it_is_read() {
+        let wide = Caps { max_body: usize::MAX, max_decompressed: usize::MAX };
+        for (name, encode, _) in ALL {
+            let bomb = encode(&vec![0; 8 << 20]);
+            let most = expands_to(name, &bomb, &wide);
+            assert!(most >= 8 << 20, "{name} {most}");
+            assert_eq!(expands_to(name, &bomb, &CAPS), CAPS.max_decompressed.max(bomb.len()), "{name}");
+        }
+        assert_eq!(expands_to("", br#"{"streams":[]}"#, &CAPS), 123);
+        assert_eq!(expands_to("", &snap(&[7; 1000]), &CAPS), 1000);
+        assert_eq!(expands_to("", &[0xff; 20], &CAPS), 20);
     }
 
     #[test]

@@ -39,6 +39,9 @@ const SLACK: usize = if cfg!(test) { 2 } else { 256 };
 /// Lines between looks at the cancel.
 const LINES_PER_LOOK: u32 = 4096;
 
+/// A line counts for one more of them for each of these bytes.
+const BYTES_OF_A_LINE: u32 = 64;
+
 /// A matching line, not yet certain to be answered.
 struct Candidate {
     timestamp: i64,
@@ -158,9 +161,13 @@ impl Search<'_> {
                 if !may_match {
                     continue;
                 }
-                *looks += 1;
-                if looks.is_multiple_of(LINES_PER_LOOK) && self.cancel.is_set() {
-                    return;
+                // Long lines take longer.
+                *looks += 1 + entry.line_len / BYTES_OF_A_LINE;
+                if *looks >= LINES_PER_LOOK {
+                    *looks = 0;
+                    if self.cancel.is_set() {
+                        return;
+                    }
                 }
                 if let Some(hit) = evaluator.run(&run.stream.labels, batch, entry) {
                     let (line, labels) = (hit.line.into(), hit.labels);

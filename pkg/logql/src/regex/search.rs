@@ -14,6 +14,9 @@ use crate::go::unicode::{decode, is_digit, is_letter, runes};
 const NFA_BYTES: usize = 2 << 20;
 /// Memory of the lazily built automaton, per thread that searches at the same time, in bytes.
 const CACHE_BYTES: usize = 2 << 20;
+/// Most bytes of a compiled pattern times its groups: a search keeps the places of all groups for every state it is in, so it takes
+/// about so much memory, and copies as much for every byte of the text.
+const GROUPS_BYTES: usize = 64 << 20;
 /// Memory of the automaton that finds groups in one pass, in bytes.
 const ONE_PASS_BYTES: usize = 1 << 20;
 
@@ -113,7 +116,9 @@ impl Captures {
     pub(super) fn new(pattern: &[u8]) -> Result<Self, String> {
         let options = Options { captures: true, dot_newline: false };
         let parsed = parse::parse(pattern, options).map_err(|e| e.to_string())?;
-        let regex = build(&parsed.hir, true).ok_or_else(|| error::too_large(pattern).to_string())?;
+        let regex = build(&parsed.hir, true)
+            .filter(|regex| regex.memory_usage().saturating_mul(parsed.names.len() + 1) <= GROUPS_BYTES)
+            .ok_or_else(|| error::too_large(pattern).to_string())?;
         let careful = careful(&parsed.hir);
         Ok(Self { regex, names: parsed.names.into(), careful })
     }
@@ -163,16 +168,16 @@ impl Captures {
     }
 
     /// Calls `each` for every match, in order, as Go's `ReplaceAll` (`all_empty`) and `FindAll` step through a text: they differ
-    /// in whether an empty match right after another match counts.
-    fn for_each(&self, text: &[u8], mut each: impl FnMut(&Groups)) {
+    /// in whether an empty match right after another match counts. Ends early when `each` answers `false`.
+    fn for_each(&self, text: &[u8], mut each: impl FnMut(&Groups) -> bool) {
         let lossy = if self.careful { lossy(text) } else { None };
         let searched = lossy.as_ref().map_or(text, |l| &l.text[..]);
         let mut groups = self.groups();
         let (mut at, mut last_end) = (0, None);
         while at <= searched.len() && self.find_from(text, lossy.as_ref(), at, &mut groups) {
             let Some(found) = groups.slots.get_match() else { break };
-            if found.end() > found.start() || last_end != Some(found.start()) {
-                each(&groups);
+            if (found.end() > found.start() || last_end != Some(found.start())) && !each(&groups) {
+                return;
             }
             last_end = Some(found.end());
             at = if found.end() > at { found.end() } else { at + decode(&searched[at..]).map_or(1, |(_, len)| len) };
@@ -183,14 +188,18 @@ impl Captures {
     #[must_use]
     pub fn count(&self, text: &[u8]) -> usize {
         let mut count = 0;
-        self.for_each(text, |_| count += 1);
+        self.for_each(text, |_| {
+            count += 1;
+            true
+        });
         count
     }
 
     /// `re.ReplaceAllString(text, with)`: `$1` and `${name}` in `with` are expanded. Stops growing `out` once it is longer than
     /// `limit` bytes, and answers `false` then.
     pub fn replace_all(&self, text: &[u8], with: &[u8], limit: usize, out: &mut Vec<u8>) -> bool {
-        self.replace_by(text, limit, out, |groups, out| self.expand(text, groups, with, out))
+        let bound = limit.saturating_add(out.len());
+        self.replace_by(text, limit, out, |groups, out| self.expand(text, groups, with, bound, out))
     }
 
     /// `re.ReplaceAllLiteralString(text, with)`; `limit` as in [`Captures::replace_all`].
@@ -202,13 +211,12 @@ impl Captures {
         let mut copied = 0;
         let limit = limit.saturating_add(out.len());
         self.for_each(text, |groups| {
-            if out.len() <= limit
-                && let Some(found) = groups.get(0)
-            {
+            if let Some(found) = groups.get(0) {
                 out.extend_from_slice(&text[copied..found.start]);
                 with(groups, out);
                 copied = found.end;
             }
+            out.len() <= limit
         });
         if out.len() <= limit {
             out.extend_from_slice(&text[copied..]);
@@ -217,10 +225,13 @@ impl Captures {
     }
 
     /// `re.Expand`: appends `template` with `$1`, `${1}`, `$name` and `${name}` replaced by what the groups hold, and `$$` by
-    /// one dollar. Unknown groups are empty; a dollar that starts nothing stands for itself.
-    pub fn expand(&self, text: &[u8], groups: &Groups, template: &[u8], out: &mut Vec<u8>) {
+    /// one dollar. Unknown groups are empty; a dollar that starts nothing stands for itself. Stops once `out` is longer than `bound`.
+    pub fn expand(&self, text: &[u8], groups: &Groups, template: &[u8], bound: usize, out: &mut Vec<u8>) {
         let mut rest = template;
         while let Some(dollar) = memchr::memchr(b'$', rest) {
+            if out.len() > bound {
+                return;
+            }
             out.extend_from_slice(&rest[..dollar]);
             rest = &rest[dollar + 1..];
             if let [b'$', after @ ..] = rest {

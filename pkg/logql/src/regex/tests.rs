@@ -330,6 +330,19 @@ fn captures_are_leftmost_first_and_point_into_the_text() {
 }
 
 #[test]
+fn groups_and_replacements_take_bounded_memory() {
+    let many: String = (0..3000).map(|i| format!("(?P<n{i}>.)")).collect();
+    assert!(captures(&many).expect_err("too much").contains("expression too large"));
+    let some: String = (0..40).map(|i| format!("(?P<n{i}>[a-z]*) ?")).collect();
+    assert!(captures(&some).is_ok());
+    // One match whose replacement alone would be a thousand times the limit.
+    let mut out = Vec::new();
+    let with = "${1}".repeat(10_000);
+    assert!(!captures("(.*)").expect("valid").replace_all(&[b'a'; 1000], with.as_bytes(), 10_000, &mut out));
+    assert!(out.len() <= 12_000, "{}", out.len());
+}
+
+#[test]
 fn replaces_and_counts_as_go_does() {
     let replaced = |pattern: &str, text: &[u8], with: &str| {
         let mut out = Vec::new();

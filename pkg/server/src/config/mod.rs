@@ -10,6 +10,7 @@ mod tree;
 mod units;
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -233,11 +234,15 @@ impl TenantLimits for ConfiguredLimits {
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    let size = std::fs::metadata(path).map_err(|e| format!("cannot be read: {e}"))?.len();
+    let unreadable = |e: std::io::Error| format!("cannot be read: {e}");
+    // What a file says about its size need not be true: a device has none and does not end.
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let size = file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(unreadable)? as u64;
     if size > MAX_FILE_BYTES {
-        return Err(format!("is {size} bytes long; a configuration has at most {MAX_FILE_BYTES}"));
+        return Err(format!("is too long; a configuration has at most {MAX_FILE_BYTES} bytes"));
     }
-    std::fs::read_to_string(path).map_err(|e| format!("cannot be read: {e}"))
+    Ok(text)
 }
 
 #[derive(Default)]

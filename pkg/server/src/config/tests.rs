@@ -152,6 +152,13 @@ fn overrides_start_from_the_common_limits_wherever_these_stand() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn a_file_without_an_end_is_refused() {
+    let error = super::read(std::path::Path::new("/dev/zero")).unwrap_err();
+    assert_eq!(error, "is too long; a configuration has at most 16777216 bytes");
+}
+
+#[test]
 fn printing_and_reading_give_the_same_configuration() {
     let config = load(
         "auth_enabled: true\nserver: {http_listen_port: 0}\nlimits_config: {max_line_size: 1KB, query_timeout: 90s}\n\

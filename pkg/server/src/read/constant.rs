@@ -9,6 +9,9 @@ use tailwater_model::Labels;
 
 use crate::answer::Failure;
 
+/// Longest value that `label_replace` makes, in bytes.
+const MAX_REPLACED_BYTES: usize = 1 << 20;
+
 /// The value of an expression.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Constant {
@@ -294,7 +297,11 @@ fn label_replace(of: &LabelReplace) -> Result<Series, Failure> {
             continue;
         }
         let mut replacement = Vec::new();
-        regex.expand(source, &groups, of.replacement.as_bytes(), &mut replacement);
+        regex.expand(source, &groups, of.replacement.as_bytes(), MAX_REPLACED_BYTES, &mut replacement);
+        if replacement.len() > MAX_REPLACED_BYTES {
+            let text = format!("label_replace makes a value of more than {MAX_REPLACED_BYTES} bytes");
+            return Err(Failure::bad_request(text));
+        }
         let replacement = String::from_utf8_lossy(&replacement);
         let kept = labels.iter().filter(|(n, v)| !v.is_empty() && *n != dst);
         let set = (!replacement.is_empty()).then_some((&*dst, &*replacement));
@@ -307,6 +314,14 @@ fn label_replace(of: &LabelReplace) -> Result<Series, Failure> {
 mod tests {
     use super::*;
     use tailwater_logql::ast::Expr;
+
+    #[test]
+    fn label_replace_does_not_grow_without_bound() {
+        let grow = |inner: &str| format!(r#"label_replace({inner}, "a", "{}", "a", "(.*)")"#, "x${1}".repeat(300));
+        let query = grow(&grow(&grow(&grow("vector(1)"))));
+        assert!(eval(&query).unwrap_err().contains("more than 1048576 bytes"));
+        assert!(eval(&grow("vector(1)")).is_ok());
+    }
 
     fn eval(query: &str) -> Result<Constant, String> {
         let Ok(Expr::Metric(expr)) = tailwater_logql::parse(query) else { panic!("{query}") };

@@ -5,7 +5,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -13,20 +13,21 @@ use super::{Records, check_record};
 use crate::Error;
 use crate::proto::opentelemetry::proto::common::v1 as common;
 use crate::proto::opentelemetry::proto::logs::v1 as logs;
+use crate::push::MAX_RECORDS;
 
 /// Reads a request body.
 pub(super) fn read(body: &[u8], records: &mut Records<'_>) -> Result<(), Error> {
     let body = String::from_utf8_lossy(body);
-    for resource_logs in parse::<LogsData<'_>>(&body)?.resource_logs.unwrap_or_default() {
+    for resource_logs in few(parse::<LogsData<'_>>(&body)?.resource_logs)? {
         let ResourceLogs { resource, scope_logs } = parse(resource_logs.get())?;
         let resource: Resource = part(resource)?;
         let attributes: Vec<_> = resource.attributes.into_iter().flatten().map(common::KeyValue::from).collect();
         records.begin_resource(&attributes)?;
-        for scope_logs in scope_logs.unwrap_or_default() {
+        for scope_logs in few(scope_logs)? {
             let ScopeLogs { scope, log_records } = parse(scope_logs.get())?;
             let scope: Scope = part(scope)?;
             records.begin_scope(&scope.into())?;
-            for record in log_records.unwrap_or_default() {
+            for record in few(log_records)? {
                 let record: LogRecord = part(Some(record))?;
                 records.record(&record.into())?;
             }
@@ -34,6 +35,15 @@ pub(super) fn read(body: &[u8], records: &mut Records<'_>) -> Result<(), Error> 
         records.end_resource()?;
     }
     Ok(())
+}
+
+/// A list that is not too long.
+fn few(list: Option<Vec<&RawValue>>) -> Result<Vec<&RawValue>, Error> {
+    let list = list.unwrap_or_default();
+    if list.len() > MAX_RECORDS {
+        return Err(Error::TooLarge(format!("more than {MAX_RECORDS} records").into()));
+    }
+    Ok(list)
 }
 
 fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Error> {
@@ -50,7 +60,7 @@ fn part<T: DeserializeOwned + Default>(text: Option<&RawValue>) -> Result<T, Err
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct LogsData<'a> {
-    #[serde(borrow, alias = "resource_logs")]
+    #[serde(borrow, default, alias = "resource_logs", deserialize_with = "pieces")]
     resource_logs: Option<Vec<&'a RawValue>>,
 }
 
@@ -59,7 +69,7 @@ struct LogsData<'a> {
 struct ResourceLogs<'a> {
     #[serde(borrow)]
     resource: Option<&'a RawValue>,
-    #[serde(borrow, alias = "scope_logs")]
+    #[serde(borrow, default, alias = "scope_logs", deserialize_with = "pieces")]
     scope_logs: Option<Vec<&'a RawValue>>,
 }
 
@@ -68,7 +78,7 @@ struct ResourceLogs<'a> {
 struct ScopeLogs<'a> {
     #[serde(borrow)]
     scope: Option<&'a RawValue>,
-    #[serde(borrow, alias = "log_records")]
+    #[serde(borrow, default, alias = "log_records", deserialize_with = "pieces")]
     log_records: Option<Vec<&'a RawValue>>,
 }
 
@@ -149,6 +159,51 @@ struct ArrayValue {
 #[serde(default)]
 struct KeyValueList {
     values: Option<Vec<KeyValue>>,
+}
+
+/// The elements of a list, as pieces of the text: of a list that is too long only so many that this
+/// shows. A body of commas would otherwise take many times its size.
+fn pieces<'de: 'a, 'a, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<&'a RawValue>>, D::Error> {
+    struct Pieces;
+    impl<'de> Visitor<'de> for Pieces {
+        type Value = Vec<&'de RawValue>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a sequence")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut pieces = Vec::new();
+            while pieces.len() <= MAX_RECORDS
+                && let Some(piece) = list.next_element()?
+            {
+                pieces.push(piece);
+            }
+            while list.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(pieces)
+        }
+    }
+    struct Present;
+    impl<'de> Visitor<'de> for Present {
+        type Value = Option<Vec<&'de RawValue>>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a sequence")
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_none<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_some<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+            from.deserialize_seq(Pieces).map(Some)
+        }
+    }
+    from.deserialize_option(Present)
 }
 
 /// A number, or a text that holds one.

@@ -226,6 +226,21 @@ fn attributes_that_would_multiply_are_refused() {
 }
 
 #[test]
+fn lists_in_json_take_bounded_memory() {
+    let long = "{},".repeat(crate::push::MAX_RECORDS + 1);
+    for body in [
+        format!(r#"{{"resourceLogs":[{long}{{}}]}}"#),
+        format!(r#"{{"resource_logs":[{{"scope_logs":[{long}{{}}]}}]}}"#),
+        format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{long}{{}}]}}]}}]}}"#),
+    ] {
+        let error = take(JSON, body.as_bytes()).unwrap_err();
+        assert_eq!(error.to_string(), "request body too large: more than 4194304 records");
+    }
+    assert!(take(JSON, br#"{"resourceLogs":null}"#).is_ok());
+    assert!(take(JSON, br#"{"resourceLogs":7}"#).is_err());
+}
+
+#[test]
 fn deep_values_are_refused_or_read_but_never_overflow() {
     let mut value = string("x");
     for _ in 0..1000 {
