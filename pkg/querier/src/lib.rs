@@ -4,6 +4,7 @@
 //! frame of its ring → every *session* on the feed hands the same bytes to its socket. [`mark`] says how history joins live and how a
 //! session that fell behind catches up, exactly.
 
+mod busy;
 mod error;
 mod feed;
 mod logs;
@@ -20,6 +21,7 @@ mod session_tests;
 #[cfg(test)]
 mod testing;
 
+pub use busy::busy;
 pub use error::{Error, Kind};
 pub use logs::{LogsAnswer, LogsRequest, TENANT_LABEL};
 pub use meta::MetaRequest;

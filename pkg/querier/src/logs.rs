@@ -11,6 +11,7 @@ use tailwater_logql::matchers::Matchers;
 use tailwater_model::{Category, LabelPair, LabelSet, Labels, TenantId, TenantIds, Timestamp};
 use tailwater_wire::node::{Direction, MatchedLine, SelectRequest};
 
+use crate::busy::busy;
 use crate::{Error, Querier};
 
 /// The label that names the tenant in answers over several tenants.
@@ -84,7 +85,7 @@ impl Querier {
         } else {
             (request.expr.clone(), request.tenants.as_slice().to_vec())
         };
-        let query = Arc::new(LogQuery::compile(&expr)?);
+        let query = Arc::new(busy(|| LogQuery::compile(&expr))?);
         let mut answer = LogsAnswer::default();
         for tenant in tenants {
             let mut part = self.select_tenant(&tenant, &query, &request).await?;

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use tailwater_logql::ast::{Expr, LineFilter, LineOp, LineOperand, LogExpr, MetricExpr, Stage};
 use tailwater_logql::{go::duration, syntax};
 use tailwater_model::{Labels, TenantIds, Timestamp};
-use tailwater_querier::{Error, LogsRequest, check_range};
+use tailwater_querier::{Error, LogsRequest, busy, check_range};
 use tailwater_wire::answer::{self, Entry, Sample, Stats};
 use tailwater_wire::frame::TailEncoding;
 
@@ -19,7 +19,7 @@ use crate::params::{InstantParams, RangeParams};
 /// `/loki/api/v1/query_range`
 pub(crate) async fn range(app: Arc<App>, asked: Asked) -> Result<Vec<u8>, Failure> {
     let params = RangeParams::parse(&asked.form, asked.now).map_err(Failure::bad_request)?;
-    match syntax::parse(asked.form.get("query"))? {
+    match busy(|| syntax::parse(asked.form.get("query")))? {
         Expr::Log(expr) => logs(&app, &asked, expr, &params, encoding(&asked.headers)).await,
         Expr::Metric(expr) => metric_range(&asked, &expr, &params),
     }
@@ -28,7 +28,7 @@ pub(crate) async fn range(app: Arc<App>, asked: Asked) -> Result<Vec<u8>, Failur
 /// `/loki/api/v1/query`
 pub(crate) async fn instant(_app: Arc<App>, asked: Asked) -> Result<Vec<u8>, Failure> {
     let params = InstantParams::parse(&asked.form, asked.now).map_err(Failure::bad_request)?;
-    match syntax::parse(asked.form.get("query"))? {
+    match busy(|| syntax::parse(asked.form.get("query")))? {
         Expr::Log(_) => Err(Failure::bad_request(
             "log queries are not supported as an instant query type, please change your query to a range query type",
         )),
@@ -39,7 +39,7 @@ pub(crate) async fn instant(_app: Arc<App>, asked: Asked) -> Result<Vec<u8>, Fai
 /// `/api/prom/query`: a range query in the old form.
 pub(crate) async fn legacy_query(app: Arc<App>, asked: Asked) -> Result<Vec<u8>, Failure> {
     let params = RangeParams::parse(&asked.form, asked.now).map_err(Failure::bad_request)?;
-    let mut expr = match syntax::parse(asked.form.get("query"))? {
+    let mut expr = match busy(|| syntax::parse(asked.form.get("query")))? {
         Expr::Log(expr) => expr,
         Expr::Metric(_) => {
             let text = "rpc error: code = Code(400) desc = legacy endpoints only support streams result type";

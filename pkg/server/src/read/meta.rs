@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tailwater_logql::ast::Matcher;
 use tailwater_logql::{parse_match, parse_selector};
-use tailwater_querier::MetaRequest;
+use tailwater_querier::{MetaRequest, busy};
 use tailwater_wire::answer;
 use tailwater_wire::node::Stats;
 
@@ -29,7 +29,7 @@ async fn labels(app: &App, asked: &Asked, name: Option<&str>) -> Result<Vec<u8>,
     let (start, end) = bounds(&asked.form, asked.now).map_err(Failure::bad_request)?;
     let selectors = match asked.form.get("query") {
         "" => Vec::new(),
-        query => vec![parse_selector(query)?],
+        query => vec![busy(|| parse_selector(query))?],
     };
     let Some((start, end)) = allowed_range(asked, start, end)? else { return Ok(answer::labels::<&str>(&[])) };
     let request = MetaRequest { tenants: asked.tenants.clone(), selectors, start, end };
@@ -55,9 +55,9 @@ fn matches(asked: &Asked) -> Result<Vec<Vec<Matcher>>, Failure> {
     }
     all.into_iter()
         .map(|text| {
-            let selector = parse_match(text)?;
+            let selector = busy(|| parse_match(text))?;
             // Beside others `{}` is held to the rule that one matcher must not match the empty string.
-            if selector.is_empty() { parse_selector(text) } else { Ok(selector) }
+            if selector.is_empty() { busy(|| parse_selector(text)) } else { Ok(selector) }
         })
         .collect::<Result<_, _>>()
         .map_err(Failure::from)
@@ -66,7 +66,7 @@ fn matches(asked: &Asked) -> Result<Vec<Vec<Matcher>>, Failure> {
 /// `/loki/api/v1/index/stats`
 pub(crate) async fn index_stats(app: Arc<App>, asked: Asked) -> Result<Vec<u8>, Failure> {
     let (start, end) = ordered_bounds(&asked.form, asked.now).map_err(Failure::bad_request)?;
-    let selector = parse_selector(asked.form.get("query"))?;
+    let selector = busy(|| parse_selector(asked.form.get("query")))?;
     let Some((start, end)) = allowed_range(&asked, start, end)? else {
         return Ok(answer::index_stats(&Stats::default()));
     };

@@ -18,7 +18,7 @@ use tailwater_logql::LogQuery;
 use tailwater_logql::ast::Expr;
 use tailwater_logql::syntax;
 use tailwater_model::TenantId;
-use tailwater_querier::{EndReason, OnSlow, Session, SessionEvent, TailRequest};
+use tailwater_querier::{EndReason, OnSlow, Session, SessionEvent, TailRequest, busy};
 use tailwater_wire::frame::TailEncoding;
 
 use self::socket::{Frames, Manners, Next, Socket};
@@ -144,8 +144,8 @@ fn check(app: &App, request: &Request) -> Result<Accepted, Failure> {
     let headers = request.headers();
     let claim = app.tenancy.claim(headers)?;
     let form = Form::parse(b"", &query_string(request.uri(), headers)).map_err(Failure::bad_request)?;
-    let query = match syntax::parse(form.get("query"))? {
-        Expr::Log(expr) => Some(Arc::new(LogQuery::compile(&expr)?)),
+    let query = match busy(|| syntax::parse(form.get("query")))? {
+        Expr::Log(expr) => Some(Arc::new(busy(|| LogQuery::compile(&expr))?)),
         Expr::Metric(_) => None,
     };
     check_regexp(form.get("regexp"))?;
