@@ -11,7 +11,7 @@ const EVENTS: usize = 500;
 async fn tracing_loki_delivers_every_event() {
     let server = Server::start().await;
     let client = server.client();
-    let mut tail = client.tail(&[("query", r#"{host="mine"} | json"#)]).await;
+    let mut tail = client.tail(&[("query", r#"{host="mine"} | json"#), ("limit", "1000000")]).await;
     let (layer, controller, task) = tracing_loki::builder()
         .label("host", "mine")
         .unwrap()

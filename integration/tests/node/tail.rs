@@ -117,7 +117,7 @@ async fn a_hundred_equal_tails_get_the_same() {
     let client = server.client();
     let mut tails = Vec::new();
     for _ in 0..100 {
-        tails.push(client.tail(&[("query", r#"{app="load"} |= "n=""#)]).await);
+        tails.push(client.tail(&[("query", r#"{app="load"} |= "n=""#), ("limit", "1000000")]).await);
     }
     let stop = Arc::new(AtomicBool::new(false));
     let pusher = tokio::spawn(push_until(client.clone(), stop.clone(), 50));
@@ -201,6 +201,9 @@ async fn delay_for_holds_lines_back_and_puts_them_in_order() {
     let client = server.client();
     let s = r#"{app="delay"}"#;
     let mut tail = client.tail(&[("query", s), ("delay_for", "1")]).await;
+    // Once this is here the tail has joined: what comes now is live, and held back.
+    client.push_ok(&Batch::one(s, "joined")).await;
+    assert_eq!(texts(&tail.lines(1).await), ["joined"]);
     let at = now_ns();
     for (i, line) in [(2, "third"), (0, "first"), (1, "second")] {
         client.push_ok(&Batch::new().line(s, at + i, line)).await;
