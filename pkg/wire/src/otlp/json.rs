@@ -46,7 +46,11 @@ fn few(list: Option<Vec<&RawValue>>) -> Result<Vec<&RawValue>, Error> {
     Ok(list)
 }
 
+/// Reads an object. (A list would do for its fields in order, as far as serde is concerned.)
 fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Error> {
+    if text.trim_ascii_start().starts_with('[') {
+        return Err(Error::malformed("expected an object, found a list"));
+    }
     serde_json::from_str(text).map_err(|e| Error::malformed(e.to_string()))
 }
 
