@@ -247,10 +247,7 @@ impl Session {
                         () = self.deadline.as_mut() => { self.end(EndReason::MaxDuration); continue }
                     };
                     match read {
-                        Ok(lines) => {
-                            self.count_matched(lines.len() as u64);
-                            self.state = State::Sending(lines, After::Live);
-                        }
+                        Ok(lines) => self.state = State::Sending(lines, After::Live),
                         Err(e) => self.end(EndReason::Failed(e.to_string())),
                     }
                 }
@@ -343,10 +340,7 @@ impl Session {
         let State::CatchUp(catch_up) = std::mem::replace(&mut self.state, State::Live) else { return };
         match read {
             Err(e) => self.end(EndReason::Failed(e.to_string())),
-            Ok(Some(lines)) => {
-                self.count_matched(lines.len() as u64);
-                self.state = State::Sending(lines, After::CatchUp(catch_up));
-            }
+            Ok(Some(lines)) => self.state = State::Sending(lines, After::CatchUp(catch_up)),
             Ok(None) => {
                 let wanted = catch_up.to.lines - self.lines_taken;
                 self.next = catch_up.to.next;
@@ -395,6 +389,7 @@ impl Session {
         }
         let count = encoder.lines() as u64;
         let frame = encoder.finish(&std::mem::take(&mut self.dropped));
+        self.count_matched(count);
         self.count_delivered(count, frame.len());
         Some(frame)
     }

@@ -69,9 +69,10 @@ async fn drain(session: &mut Session) -> (Vec<String>, u64) {
         let (lines, dropped) = lines_of(&frame);
         all.extend(lines);
         told += dropped;
+        let ledger = session.ledger();
+        assert_eq!(ledger.matched, ledger.delivered + ledger.dropped, "{ledger:?}");
     }
     let ledger = session.ledger();
-    assert_eq!(ledger.matched, ledger.delivered + ledger.dropped, "{ledger:?}");
     assert_eq!(ledger.delivered - before, all.len() as u64);
     (all, told)
 }
