@@ -10,8 +10,8 @@
 //! * A session that falls off the ring reads the difference between the last frame it took and the feed's newest mark from the
 //!   logs again, then goes on live. Being slow means being late. Lines are missing only if a log was trimmed, or if the client
 //!   asked for dropping; then it is told in `dropped_entries`.
-//! * The ledger balances after every event: `matched = delivered + dropped`. `matched` is counted by the feed, `delivered` by what left
-//!   here, so that a disagreement is a defect and counted as one.
+//! * The ledger balances at every moment: `matched = delivered + dropped`. What a catch-up found is compared with what the feed
+//!   counted; a disagreement is a defect and counted as one.
 //! * [`Session::next`] is cancel-safe: what it waits for is kept in the session.
 
 use std::collections::VecDeque;
