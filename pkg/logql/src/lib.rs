@@ -6,6 +6,7 @@ mod error;
 pub mod go;
 pub mod level;
 pub mod matchers;
+pub mod metric;
 pub mod pipeline;
 mod pretty;
 mod print;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh64::Xxh64;
 
-/// The labels that name a stream. Cheap to clone.
+/// The labels that name a stream, or a series of a metric query. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Labels(Arc<[(Box<str>, Box<str>)]>);
 
@@ -17,6 +17,12 @@ impl Labels {
     #[must_use]
     pub fn from_pairs(mut pairs: Vec<(Box<str>, Box<str>)>) -> Self {
         pairs.retain(|(_, v)| !v.is_empty());
+        Self::keeping_empty(pairs)
+    }
+
+    /// As [`Labels::from_pairs`], but labels with an empty value stay: those of the series of metric queries.
+    #[must_use]
+    pub fn keeping_empty(mut pairs: Vec<(Box<str>, Box<str>)>) -> Self {
         pairs.sort_by(|a, b| a.0.cmp(&b.0));
         pairs.reverse();
         pairs.dedup_by(|next, kept| next.0 == kept.0);
