@@ -9,7 +9,7 @@ use tailwater_logql::LogQuery;
 use tailwater_logql::ast::{LogExpr, Matcher};
 use tailwater_logql::matchers::Matchers;
 use tailwater_model::{Category, LabelPair, LabelSet, Labels, TenantId, TenantIds, Timestamp};
-use tailwater_wire::node::{Direction, MatchedLine, SelectRequest};
+use tailwater_wire::node::{Direction, MatchedLine, Scanned, SelectRequest};
 
 use crate::busy::busy;
 use crate::{Error, Querier};
@@ -45,10 +45,8 @@ pub struct LogsAnswer {
     /// In answer order: by time in the asked direction; equal times by ascending stream hash, and within a stream in the order
     /// of acceptance in the asked direction.
     pub lines: Vec<(MatchedLine, Bytes)>,
-    /// Lines looked at.
-    pub scanned_lines: u64,
-    /// Bytes looked at.
-    pub scanned_bytes: u64,
+    /// What was looked at.
+    pub scanned: Scanned,
 }
 
 /// The order of lines in answers (contract, LogQL §14).
@@ -93,8 +91,7 @@ impl Querier {
                 label_with_tenant(&mut part.lines, &tenant);
             }
             answer.lines.append(&mut part.lines);
-            answer.scanned_lines += part.scanned_lines;
-            answer.scanned_bytes += part.scanned_bytes;
+            answer.scanned += part.scanned;
         }
         if several {
             // Stable: lines of one tenant keep their order, equal times come tenant by tenant.
@@ -138,8 +135,7 @@ impl Querier {
         let several = parts.len() > 1;
         for mut part in parts {
             answer.lines.append(&mut part.lines);
-            answer.scanned_lines += part.scanned_lines;
-            answer.scanned_bytes += part.scanned_bytes;
+            answer.scanned += part.scanned;
         }
         if several {
             answer.lines.sort_by(|(a, _), (b, _)| answer_order(a, b, request.direction));

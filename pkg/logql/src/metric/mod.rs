@@ -10,6 +10,15 @@
 //! * Memory grows with series and steps, not with lines; only what has no smaller exact form (quantiles, counters) keeps its
 //!   samples.
 
+mod column;
+mod grid;
+mod hints;
+mod sample;
 mod series;
+mod window;
 
-pub use series::{Series, Steps};
+pub use column::{Column, Full, Place};
+pub use grid::{Grid, Pane};
+pub use sample::{SampleQuery, SampleRunner, SeriesNumber};
+pub use series::{MAX_STEPS, Series, Steps};
+pub use window::{PipelineError, series};

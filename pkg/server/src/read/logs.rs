@@ -88,8 +88,8 @@ async fn logs(
             interval: params.interval,
         };
         let found = app.querier.select_logs(request).await?;
-        stats.bytes = found.scanned_bytes;
-        stats.lines = found.scanned_lines;
+        stats.bytes = found.scanned.bytes;
+        stats.lines = found.scanned.lines;
         stats.nodes = 1;
         lines = found.lines;
     }
