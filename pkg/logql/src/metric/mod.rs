@@ -11,5 +11,10 @@
 //!   samples.
 
 mod series;
+mod vector;
 
-pub use series::{Series, Steps};
+pub use series::{MAX_STEPS, Series, Steps};
+pub use vector::{
+    Evaluated, EvaluationError, EvaluationErrorKind, EvaluationLimits, Leaf, answered, check, evaluate, leaves,
+    range_aggregations,
+};
