@@ -47,6 +47,8 @@ pub struct LogsAnswer {
     pub lines: Vec<(MatchedLine, Bytes)>,
     /// What was looked at.
     pub scanned: Scanned,
+    /// How many nodes were asked.
+    pub nodes: u64,
 }
 
 /// The order of lines in answers (contract, LogQL §14).
@@ -92,6 +94,7 @@ impl Querier {
             }
             answer.lines.append(&mut part.lines);
             answer.scanned += part.scanned;
+            answer.nodes = answer.nodes.max(part.nodes);
         }
         if several {
             // Stable: lines of one tenant keep their order, equal times come tenant by tenant.
@@ -133,6 +136,7 @@ impl Querier {
         let parts = futures_util::future::try_join_all(asked).await?;
         let mut answer = LogsAnswer::default();
         let several = parts.len() > 1;
+        answer.nodes = parts.len() as u64;
         for mut part in parts {
             answer.lines.append(&mut part.lines);
             answer.scanned += part.scanned;
@@ -200,10 +204,10 @@ fn with_tenant(labels: &LabelSet, tenant: &TenantId) -> LabelSet {
     LabelSet::from_pairs(pairs)
 }
 
-/// [`with_tenant`] for the labels of a stream.
+/// [`with_tenant`] for the labels of a stream or a series.
 pub(crate) fn stream_with_tenant(labels: &Labels, tenant: &TenantId) -> Labels {
     let rename = |n: &str| if n == TENANT_LABEL { ORIGINAL_TENANT_LABEL.into() } else { n.into() };
     let mut pairs: Vec<(Box<str>, Box<str>)> = labels.iter().map(|(n, v)| (rename(n), v.into())).collect();
     pairs.push((TENANT_LABEL.into(), tenant.as_str().into()));
-    Labels::from_pairs(pairs)
+    Labels::keeping_empty(pairs)
 }
