@@ -14,6 +14,7 @@ use tailwater_wire::node::Node;
 
 use crate::Error;
 use crate::feed::{Feed, FeedKey, FeedParts, Feeds};
+use crate::metric_tail::MetricTails;
 use crate::metrics::Metrics;
 use crate::range::{check_range, past_lookback};
 use crate::session::{Account, Session, SessionParts, TailInfo};
@@ -93,16 +94,17 @@ pub struct Querier {
     metrics: Metrics,
     feeds: Arc<Feeds>,
     tails: Arc<Tails>,
+    metric_tails: MetricTails,
 }
 
-/// The open tails, and how many each tenant has.
+/// The open tails, under each of their tenants.
 #[derive(Debug, Default)]
 struct Tails {
     next_id: AtomicU64,
     open: Mutex<HashMap<TenantId, HashMap<u64, Arc<Account>>>>,
 }
 
-/// The right to be one of a tenant's tails; given back when dropped.
+/// The right to be one of the tails of each of its tenants; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Admission {
     tails: Arc<Tails>,
@@ -112,10 +114,12 @@ pub(crate) struct Admission {
 impl Drop for Admission {
     fn drop(&mut self) {
         let mut open = self.tails.open.lock();
-        if let Some(of_tenant) = open.get_mut(&self.account.tenant) {
-            of_tenant.remove(&self.account.id);
-            if of_tenant.is_empty() {
-                open.remove(&self.account.tenant);
+        for tenant in self.account.tenants.as_slice() {
+            if let Some(of_tenant) = open.get_mut(tenant) {
+                of_tenant.remove(&self.account.id);
+                if of_tenant.is_empty() {
+                    open.remove(tenant);
+                }
             }
         }
     }
@@ -138,12 +142,18 @@ impl Querier {
             metrics: Metrics::default(),
             feeds: Arc::default(),
             tails: Arc::default(),
+            metric_tails: MetricTails::default(),
         })
     }
 
     /// Adds the querier's metrics to a registry.
     pub fn register_metrics(&self, registry: &mut Registry) {
         self.metrics.register(registry);
+    }
+
+    /// Ends the tails that do not end with the ingesters they follow: those of metric queries.
+    pub fn close(&self) {
+        self.metric_tails.close();
     }
 
     /// Opens a tail: history from `start`, then live.
@@ -163,7 +173,8 @@ impl Querier {
         if matchers > limits.max_streams_matchers_per_query {
             return Err(Error::TooManyMatchers { count: matchers, limit: limits.max_streams_matchers_per_query });
         }
-        let (account, admission) = self.admit(&request, limits.max_concurrent_tail_requests, now)?;
+        let (account, admission) =
+            self.admit(&request.tenant.clone().into(), request.query.canonical().to_owned(), now)?;
         let key = FeedKey {
             tenant: request.tenant.clone(),
             query: request.query.canonical().to_owned(),
@@ -196,13 +207,15 @@ impl Querier {
             .flat_map(HashMap::values)
             .map(|account| TailInfo {
                 id: account.id,
-                tenant: account.tenant.clone(),
+                tenants: account.tenants.clone(),
                 query: account.query.clone(),
                 opened_at: account.opened_at,
                 ledger: account.ledger(),
             })
             .collect();
         all.sort_by_key(|tail| tail.id);
+        // A tail of several tenants is there once for each.
+        all.dedup_by_key(|tail| tail.id);
         all
     }
 
@@ -219,21 +232,47 @@ impl Querier {
         self.limits.as_ref()
     }
 
+    pub(crate) fn shared_limits(&self) -> Arc<dyn TenantLimits> {
+        Arc::clone(&self.limits)
+    }
+
+    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock)
+    }
+
+    pub(crate) fn metrics(&self) -> Metrics {
+        self.metrics.clone()
+    }
+
+    pub(crate) fn metric_tails(&self) -> &MetricTails {
+        &self.metric_tails
+    }
+
     pub(crate) fn strictest_timeout(&self, tenants: &TenantIds) -> Duration {
         let timeouts = tenants.as_slice().iter().map(|t| self.limits.limits(t).query_timeout);
         timeouts.filter(|t| !t.is_zero()).min().unwrap_or(Duration::from_secs(365 * 24 * 3600))
     }
 
-    fn admit(&self, request: &TailRequest, limit: u32, now: Timestamp) -> Result<(Arc<Account>, Admission), Error> {
+    pub(crate) fn admit(
+        &self,
+        tenants: &TenantIds,
+        query: String,
+        now: Timestamp,
+    ) -> Result<(Arc<Account>, Admission), Error> {
         let id = self.tails.next_id.fetch_add(1, Ordering::Relaxed) + 1;
-        let query = request.query.canonical().to_owned();
-        let account = Arc::new(Account::new(id, request.tenant.clone(), query, now));
+        let account = Arc::new(Account::new(id, tenants.clone(), query, now));
+        let named = tenants.as_slice();
         let mut open = self.tails.open.lock();
-        let count = open.get(&request.tenant).map_or(0, HashMap::len) as u32 + 1;
-        if limit > 0 && count > limit {
-            return Err(Error::TooManyTails { count, limit });
+        for tenant in named {
+            let limit = self.limits.limits(tenant).max_concurrent_tail_requests;
+            let count = open.get(tenant).map_or(0, HashMap::len) as u32 + 1;
+            if limit > 0 && count > limit {
+                return Err(Error::TooManyTails { count, limit });
+            }
         }
-        open.entry(request.tenant.clone()).or_default().insert(id, Arc::clone(&account));
+        for tenant in named {
+            open.entry(tenant.clone()).or_default().insert(id, Arc::clone(&account));
+        }
         drop(open);
         Ok((Arc::clone(&account), Admission { tails: Arc::clone(&self.tails), account }))
     }

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tailwater_model::{Clock, TenantId, Timestamp};
+use tailwater_model::{Clock, TenantIds, Timestamp};
 use tailwater_wire::frame::{Dropped, FrameEncoder};
 use tailwater_wire::node::{Answer, Direction, MatchedLine, Node, ReadChunk, ReadRequest, SelectRequest};
 use tokio::sync::watch;
@@ -60,7 +60,7 @@ pub enum SessionEvent {
     End(EndReason),
 }
 
-/// A session's account. `matched = delivered + dropped` after every event.
+/// A session's account, of a metric query in steps instead of lines. `matched = delivered + dropped` after every event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
     /// Lines that matched since the tail began, history included.
@@ -78,8 +78,8 @@ pub struct Ledger {
 pub struct TailInfo {
     /// Number of the tail in this process.
     pub id: u64,
-    /// Whose.
-    pub tenant: TenantId,
+    /// Whose: the tenants that the request named.
+    pub tenants: TenantIds,
     /// The canonical query.
     pub query: String,
     /// When it was opened.
@@ -92,7 +92,7 @@ pub struct TailInfo {
 #[derive(Debug)]
 pub(crate) struct Account {
     pub(crate) id: u64,
-    pub(crate) tenant: TenantId,
+    pub(crate) tenants: TenantIds,
     pub(crate) query: String,
     pub(crate) opened_at: Timestamp,
     matched: AtomicU64,
@@ -102,9 +102,20 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    pub(crate) fn new(id: u64, tenant: TenantId, query: String, opened_at: Timestamp) -> Self {
+    pub(crate) fn new(id: u64, tenants: TenantIds, query: String, opened_at: Timestamp) -> Self {
         let zero = || AtomicU64::new(0);
-        Self { id, tenant, query, opened_at, matched: zero(), delivered: zero(), dropped: zero(), trimmed: zero() }
+        Self { id, tenants, query, opened_at, matched: zero(), delivered: zero(), dropped: zero(), trimmed: zero() }
+    }
+
+    /// A tail of steps has delivered one.
+    pub(crate) fn step_delivered(&self) {
+        self.matched.fetch_add(1, Ordering::Relaxed);
+        self.delivered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A tail of steps has told that so many lines were trimmed.
+    pub(crate) fn lines_trimmed(&self, lines: u64) {
+        self.trimmed.fetch_add(lines, Ordering::Relaxed);
     }
 
     pub(crate) fn ledger(&self) -> Ledger {

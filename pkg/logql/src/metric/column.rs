@@ -30,6 +30,10 @@ pub(super) trait Cell: Clone + Default {
     /// Takes another cell's samples in; answers the same.
     fn merge(&mut self, other: Self) -> usize;
     fn is_empty(&self) -> bool;
+    /// Memory that is used beyond the cell itself.
+    fn beyond(&self) -> usize {
+        0
+    }
 }
 
 /// How many.
@@ -241,6 +245,10 @@ fn append<T>(all: &mut Vec<T>, mut more: Vec<T>) -> usize {
 }
 
 impl Cell for Values {
+    fn beyond(&self) -> usize {
+        self.0.capacity() * size_of::<f64>()
+    }
+
     fn add(&mut self, value: f64, _: Place) -> usize {
         push(&mut self.0, value)
     }
@@ -255,6 +263,10 @@ impl Cell for Values {
 }
 
 impl Cell for Placed {
+    fn beyond(&self) -> usize {
+        self.0.capacity() * size_of::<(Place, f64)>()
+    }
+
     fn add(&mut self, value: f64, place: Place) -> usize {
         push(&mut self.0, (place, value))
     }
@@ -319,6 +331,10 @@ impl<T: Cell> Cells<T> {
     /// The same panes with other cells.
     pub(super) fn map<U>(self, make: impl FnMut(T) -> U) -> Cells<U> {
         Cells { base: self.base, cells: self.cells.into_iter().map(make).collect() }
+    }
+
+    fn memory(&self) -> usize {
+        self.cells.capacity() * size_of::<T>() + self.cells.iter().map(Cell::beyond).sum::<usize>()
     }
 
     fn forget_before(&mut self, pane: u64) {
@@ -453,6 +469,12 @@ impl Column {
     /// Forgets the panes before one; what moves on through time needs them no more.
     pub fn forget_before(&mut self, pane: u64) {
         each!(&mut self.0, cells => cells.forget_before(pane));
+    }
+
+    /// How much memory it takes now beyond itself, in bytes.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        each!(&self.0, cells => cells.memory())
     }
 
     /// Whether it holds no sample.
