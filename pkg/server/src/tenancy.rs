@@ -54,6 +54,14 @@ impl Tenancy {
         }
     }
 
+    /// The tenants of a tail.
+    ///
+    /// # Errors
+    /// 400: an id is not one, or there are several where only one is allowed.
+    pub(crate) fn tailed(&self, claim: Claim) -> Result<TenantIds, Failure> {
+        if self.multi_tenant_queries { self.several(claim) } else { Self::one(claim).map(TenantIds::from) }
+    }
+
     /// The tenants of a query.
     ///
     /// # Errors
@@ -125,7 +133,14 @@ mod tests {
         let refused = several(&config, b"a|b").unwrap_err();
         assert_eq!((refused.status.as_u16(), refused.text.as_str()), (500, "multiple org IDs present"));
         assert_eq!(several(&config, b"a|a").unwrap().as_slice().len(), 1);
+        let tailed = |config: &Config| {
+            let tenancy = Tenancy::new(config).unwrap();
+            tenancy.claim(&headers(Some(b"b|a"))).and_then(|claim| tenancy.tailed(claim))
+        };
+        let refused = tailed(&config).unwrap_err();
+        assert_eq!((refused.status.as_u16(), refused.text.as_str()), (400, "multiple org IDs present"));
         config.querier.multi_tenant_queries_enabled = true;
         assert_eq!(several(&config, b"b|a").unwrap().as_slice().len(), 2);
+        assert_eq!(tailed(&config).unwrap().to_string(), "a|b");
     }
 }

@@ -153,7 +153,7 @@ fn label_of(uri: &Uri) -> Result<String, Failure> {
 }
 
 /// The limits that hold for a query over several tenants: of each the smallest that is not off.
-fn strictest(app: &App, tenants: &TenantIds) -> Limits {
+pub(crate) fn strictest(app: &App, tenants: &TenantIds) -> Limits {
     let mut all = tenants.as_slice().iter().map(|tenant| app.limits.limits(tenant));
     let first = all.next().map_or_else(Limits::default, |limits| Limits::clone(&limits));
     all.fold(first, |mut strict, next| {
