@@ -14,6 +14,7 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use memchr::memmem::Finder;
 use tailwater_model::{Category, LabelPair, LabelSet, Labels};
 
 use super::compile::Wanted;
@@ -96,13 +97,31 @@ pub(crate) struct LineLabels {
 /// The names that parsers set.
 #[derive(Debug)]
 struct Wanting {
-    /// In the order of their numbers, with their texts.
-    names: Box<[(NameId, Box<str>)]>,
+    /// In the order of their numbers.
+    names: Box<[WantedName]>,
     /// By number.
     is: Box<[bool]>,
     preserve_error: bool,
     /// How many of them no stage has set on the current line.
     missing: usize,
+}
+
+/// A name that parsers set.
+#[derive(Debug)]
+struct WantedName {
+    id: NameId,
+    text: Box<str>,
+    /// Finds `name=`, if no other key than the name itself becomes the name.
+    assignment: Option<Finder<'static>>,
+}
+
+impl WantedName {
+    fn new(id: NameId, text: &str) -> Self {
+        // Anything but letters and digits becomes `_`, and a leading digit gets one.
+        let only = is_plain(text.as_bytes()) && !text.contains('_');
+        let assignment = only.then(|| Finder::new(&format!("{text}=")).into_owned());
+        Self { id, text: text.into(), assignment }
+    }
 }
 
 impl Wanting {
@@ -113,7 +132,7 @@ impl Wanting {
         let mut is = vec![false; ids.last().map_or(0, |last| *last as usize + 1)];
         ids.iter().for_each(|id| is[*id as usize] = true);
         let missing = ids.len();
-        let names = ids.into_iter().map(|id| (id, names.text(id).into())).collect();
+        let names = ids.into_iter().map(|id| WantedName::new(id, names.text(id))).collect();
         Self { names, is: is.into(), preserve_error: wanted.preserve_error, missing }
     }
 }
@@ -203,7 +222,9 @@ impl LineLabels {
         }
         self.touched.clear();
         self.text.clear();
-        self.text.shrink_to(MAX_KEPT_TEXT);
+        if self.text.capacity() > MAX_KEPT_TEXT {
+            self.text.shrink_to(MAX_KEPT_TEXT);
+        }
         (self.error, self.details) = (Span::default(), Span::default());
         self.only_level = None;
         if let Some(wanted) = &mut self.wanted {
@@ -392,6 +413,17 @@ impl LineLabels {
         self.wanted.as_ref().is_none_or(|wanted| wanted.is.get(id as usize).copied().unwrap_or(false))
     }
 
+    /// How many names are wanted; none if all are.
+    pub(crate) fn wanted_names(&self) -> Option<usize> {
+        self.wanted.as_ref().map(|wanted| wanted.names.len())
+    }
+
+    /// The number of a wanted name, by its place, and what finds `name=`, if no other key becomes that name.
+    pub(crate) fn wanted_name(&self, place: usize) -> Option<(NameId, Option<&Finder<'static>>)> {
+        let name = self.wanted.as_ref()?.names.get(place)?;
+        Some((name.id, name.assignment.as_ref()))
+    }
+
     /// Whether there are labels that nobody wants.
     pub(crate) fn is_restricted(&self) -> bool {
         self.wanted.is_some()
@@ -399,7 +431,7 @@ impl LineLabels {
 
     /// Whether a label is wanted whose name begins so.
     pub(crate) fn wants_below(&self, prefix: &str) -> bool {
-        self.wanted.as_ref().is_none_or(|wanted| wanted.names.iter().any(|(_, name)| name.starts_with(prefix)))
+        self.wanted.as_ref().is_none_or(|wanted| wanted.names.iter().any(|name| name.text.starts_with(prefix)))
     }
 
     /// Whether everything that is wanted has been set, so that parsers have nothing left to do.
@@ -411,14 +443,14 @@ impl LineLabels {
     pub(crate) fn is_settled(&self) -> bool {
         self.wanted
             .as_ref()
-            .is_some_and(|wanted| wanted.names.iter().all(|(id, _)| self.is_extracted(*id) || self.in_stream(*id)))
+            .is_some_and(|wanted| wanted.names.iter().all(|name| self.is_extracted(name.id) || self.in_stream(name.id)))
     }
 
     /// The number of the name that a key becomes; none if nothing is left of it or nobody wants it.
     pub(crate) fn wanted_key(&mut self, key: &[u8]) -> Option<NameId> {
         let Some(wanted) = &self.wanted else { return self.names.intern_key(key) };
-        if let Some((id, _)) = wanted.names.iter().find(|(_, name)| name.as_bytes() == key) {
-            return Some(*id);
+        if let Some(name) = wanted.names.iter().find(|name| name.text.as_bytes() == key) {
+            return Some(name.id);
         }
         if is_plain(key) {
             return None;
