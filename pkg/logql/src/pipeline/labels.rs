@@ -249,12 +249,12 @@ impl LineLabels {
             return;
         }
         if let Some(stream) = self.streams.get(self.current).and_then(|s| s.level.clone()) {
-            self.load(level::NAME, &stream);
+            self.load_id(DETECTED_LEVEL, &stream);
         } else if let Some(level) = level::of_metadata(metadata) {
-            self.load(level::NAME, level);
+            self.load_id(DETECTED_LEVEL, level);
         } else {
             let level = level::of_line(line);
-            self.load(level::NAME, level.as_str());
+            self.load_id(DETECTED_LEVEL, level.as_str());
             self.only_level = metadata.is_empty().then_some(level);
         }
     }
@@ -281,6 +281,10 @@ impl LineLabels {
     /// Takes over a pair of structured metadata.
     fn load(&mut self, name: &str, value: &str) {
         let id = self.names.intern(name);
+        self.load_id(id, value);
+    }
+
+    fn load_id(&mut self, id: NameId, value: &str) {
         let id = if self.in_stream(id) { self.names.suffix(id) } else { id };
         match id {
             ERROR => self.error = self.push_text(value),
