@@ -11,13 +11,9 @@ mod binary;
 mod error;
 mod leaves;
 mod matching;
-#[cfg(test)]
-mod naive;
 mod rank;
 mod replace;
 mod rows;
-#[cfg(test)]
-mod tests;
 
 use super::{Series, Steps};
 use crate::ast::{MetricExpr, VectorOp};
@@ -139,3 +135,6 @@ pub fn answered(series: &[Series]) -> impl Iterator<Item = (&Labels, impl Iterat
         Some((&equal.first()?.labels, (0..steps).flat_map(at)))
     })
 }
+
+#[cfg(test)]
+mod tests;
