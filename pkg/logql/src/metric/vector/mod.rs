@@ -111,7 +111,10 @@ pub fn evaluate(
         Some(value) => value.into_series(steps),
         None => Vec::new(),
     };
-    let sorts = |node: &&MetricExpr| matches!(node, MetricExpr::Vector(of) if matches!(of.op, VectorOp::Sort | VectorOp::SortDesc));
+    let sorts = |node: &&MetricExpr| match node {
+        MetricExpr::Vector(of) => matches!(of.op, VectorOp::Sort | VectorOp::SortDesc),
+        _ => false,
+    };
     if is_instant(steps) && !nodes.iter().any(sorts) {
         series.sort_by(|a, b| a.labels.cmp(&b.labels));
     }
