@@ -86,7 +86,8 @@ pub(crate) struct LineLabels {
     by_address: HashMap<usize, u32>,
     current: usize,
 
-    wanted: Option<Wanting>,
+    /// Boxed: log queries have none, and idle tails are small.
+    wanted: Option<Box<Wanting>>,
     /// Counts how often everything was forgotten.
     epoch: u64,
 
@@ -159,7 +160,7 @@ impl LineLabels {
             key: Vec::new(),
         };
         labels.forget();
-        labels.wanted = wanted.map(|wanted| Wanting::new(wanted, &labels.names));
+        labels.wanted = wanted.map(|wanted| Box::new(Wanting::new(wanted, &labels.names)));
         labels
     }
 

@@ -5,6 +5,7 @@
 mod admin;
 mod client;
 mod limits;
+mod metric;
 mod push;
 mod read;
 mod tail;
