@@ -2,8 +2,10 @@
 //! time, in slices, and end early when nobody waits for the answer any more.
 
 mod chunk;
+mod patterns;
 mod select;
 mod streams;
+mod volume;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,8 +15,10 @@ use tailwater_wire::node::{Answer, NodeError};
 use tokio::sync::Semaphore;
 
 pub(crate) use chunk::chunk;
+pub(crate) use patterns::patterns;
 pub(crate) use select::select;
 pub(crate) use streams::{labels, series, stats};
+pub(crate) use volume::volume;
 
 /// Whether the answer is still wanted.
 #[derive(Clone, Debug, Default)]

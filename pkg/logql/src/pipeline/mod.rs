@@ -14,15 +14,16 @@ mod format;
 mod ip;
 mod json;
 mod json_expr;
+pub(crate) mod json_paths;
 pub(crate) mod json_scan;
 mod label_filter;
 mod labels;
 mod line_filter;
 mod logfmt;
 mod memo;
-mod names;
+pub(crate) mod names;
 mod pattern;
-mod pattern_filter;
+pub(crate) mod pattern_filter;
 mod regexp;
 mod unpack;
 
