@@ -11,8 +11,8 @@ use prometheus_client::registry::Registry;
 use tailwater_logql::patterns::Pattern;
 use tailwater_model::{Clock, Labels, LogId, TenantId, TenantLimits, Timestamp};
 use tailwater_wire::node::{
-    Answer, Follow, FollowRequest, LabelsRequest, Node, PatternsRequest, ReadChunk, ReadRequest, SelectRequest, Selected,
-    SeriesRequest, Stats, StreamVolume, VolumeRequest,
+    Answer, Follow, FollowRequest, LabelsRequest, Node, PatternsRequest, ReadChunk, ReadRequest, SelectRequest,
+    Selected, SeriesRequest, Stats, StreamVolume, VolumeRequest,
 };
 use tailwater_wire::push::Push;
 use tokio::sync::Semaphore;

@@ -5,6 +5,7 @@
 //! session that fell behind catches up, exactly.
 
 mod busy;
+mod detected;
 mod error;
 mod feed;
 mod logs;
@@ -12,6 +13,7 @@ mod mark;
 mod merge;
 mod meta;
 mod metrics;
+mod patterns;
 mod querier;
 mod range;
 mod ring;
@@ -20,11 +22,15 @@ mod session;
 mod session_tests;
 #[cfg(test)]
 mod testing;
+mod volume;
 
 pub use busy::busy;
+pub use detected::DetectedLabel;
 pub use error::{Error, Kind};
 pub use logs::{LogsAnswer, LogsRequest, TENANT_LABEL};
 pub use meta::MetaRequest;
+pub use patterns::MAX_PATTERNS;
 pub use querier::{Config, Nodes, OnSlow, Querier, TailRequest};
 pub use range::check_range;
 pub use session::{EndReason, Ledger, Session, SessionEvent, TailInfo};
+pub use volume::{Volume, VolumeBy, VolumeRequest};

@@ -25,7 +25,7 @@ pub struct MetaRequest {
 }
 
 /// A tenant and the selectors that concern it; none = all streams.
-type TenantSelectors = (TenantId, Vec<Arc<Matchers>>);
+pub(crate) type TenantSelectors = (TenantId, Vec<Arc<Matchers>>);
 
 impl Querier {
     /// Names of labels (`name` none) or the values of one; sorted, unique.
@@ -101,7 +101,7 @@ impl Querier {
     }
 
     /// The compiled selectors for each tenant they concern. A tenant that none of several selectors concerns is left out.
-    fn per_tenant(&self, request: &MetaRequest) -> Result<Vec<TenantSelectors>, Error> {
+    pub(crate) fn per_tenant(&self, request: &MetaRequest) -> Result<Vec<TenantSelectors>, Error> {
         let tenants = request.tenants.as_slice();
         if tenants.len() == 1 || request.selectors.is_empty() {
             let compiled = request.selectors.iter().map(|s| Matchers::new(s).map(Arc::new));

@@ -9,7 +9,8 @@ use tailwater_logql::patterns::Pattern;
 use tailwater_model::{Clock, LabelSet, Labels, LogId, Timestamp};
 use tailwater_wire::node::{
     Answer, Direction, Follow, FollowEvent, FollowRequest, Gap, LabelsRequest, MatchedBatch, MatchedLine, Node,
-    PatternsRequest, ReadChunk, ReadRequest, SelectRequest, Selected, SeriesRequest, Stats, StreamVolume, VolumeRequest,
+    PatternsRequest, ReadChunk, ReadRequest, SelectRequest, Selected, SeriesRequest, Stats, StreamVolume,
+    VolumeRequest,
 };
 use tokio::sync::watch;
 

@@ -13,12 +13,7 @@ use crate::tenant::Tenant;
 const LINES_PER_LOOK: u32 = 1024;
 
 /// See [`tailwater_wire::node::Node::patterns`].
-pub(crate) fn patterns(
-    log: &ArrivalLog,
-    tenant: &Tenant,
-    request: &PatternsRequest,
-    cancel: &Cancel,
-) -> Vec<Pattern> {
+pub(crate) fn patterns(log: &ArrivalLog, tenant: &Tenant, request: &PatternsRequest, cancel: &Cancel) -> Vec<Pattern> {
     let series = &request.series;
     let (start, end, step) = (series.start.nanos(), series.end.nanos(), request.step.max(1));
     let mut miner = Miner::default();

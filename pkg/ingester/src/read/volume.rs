@@ -23,12 +23,7 @@ fn end_of_step(time: i64, end: i64, step: Option<i64>) -> i64 {
 }
 
 /// See [`tailwater_wire::node::Node::volume`].
-pub(crate) fn volume(
-    log: &ArrivalLog,
-    tenant: &Tenant,
-    request: &VolumeRequest,
-    cancel: &Cancel,
-) -> Vec<StreamVolume> {
+pub(crate) fn volume(log: &ArrivalLog, tenant: &Tenant, request: &VolumeRequest, cancel: &Cancel) -> Vec<StreamVolume> {
     let series = &request.series;
     let (start, end) = (series.start.nanos(), series.end.nanos());
     let mut streams: HashMap<u64, (Labels, BTreeMap<i64, u64>)> = HashMap::new();
@@ -37,7 +32,8 @@ pub(crate) fn volume(
         // Consecutive entries are mostly of one step.
         let mut current: Option<(i64, u64)> = None;
         let mut add = |step: i64, bytes: u64| {
-            let (_, steps) = streams.entry(run.stream.id).or_insert_with(|| (run.stream.labels.clone(), BTreeMap::new()));
+            let (_, steps) =
+                streams.entry(run.stream.id).or_insert_with(|| (run.stream.labels.clone(), BTreeMap::new()));
             *steps.entry(step).or_default() += bytes;
         };
         for entry in inside {

@@ -106,7 +106,7 @@ impl Miner {
             let full = leaf.children.len() >= MAX_CHILDREN && !leaf.children.contains_key(word);
             leaf = leaf.children.entry_ref(if full { &[][..] } else { word }).or_default();
         }
-        let nearest = leaf.nearest(tokens.of(line));
+        let nearest = leaf.nearest(&tokens.of(line));
         let cluster = match nearest {
             Some((place, likeness)) if likeness.is_close() || leaf.clusters.len() >= MAX_LEAF => {
                 leaf.clusters[place].take_in(tokens.of(line));
@@ -177,7 +177,7 @@ impl Miner {
 
 /// Recursion is at most [`DEPTH`] deep.
 impl Branch {
-    fn nearest<'l>(&self, tokens: impl Iterator<Item = Token<'l>> + Clone) -> Option<(usize, Likeness)> {
+    fn nearest<'l>(&self, tokens: &(impl Iterator<Item = Token<'l>> + Clone)) -> Option<(usize, Likeness)> {
         let mut best: Option<(usize, Likeness)> = None;
         for (place, cluster) in self.clusters.iter().enumerate() {
             let likeness = cluster.likeness(tokens.clone());

@@ -1,8 +1,10 @@
 //! The read endpoints (contract, Loki API §0.4, §1, §4): what they have in common.
 
 mod constant;
+mod detected;
 mod logs;
 mod meta;
+mod volume;
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -23,8 +25,10 @@ use crate::body;
 use crate::conn::LONG_QUERY;
 use crate::form::{Form, unescape};
 
+pub(crate) use detected::{detected_fields, detected_labels, field_values, patterns};
 pub(crate) use logs::{instant, legacy_query, range};
-pub(crate) use meta::{index_stats, label_names, label_values, series};
+pub(crate) use meta::{index_shards, index_stats, label_names, label_values, series};
+pub(crate) use volume::{index_volume, index_volume_range};
 
 /// The text of an answer to a query that ran out of time.
 const TIMED_OUT: &str = "request timed out, decrease the duration of the request or add more label matchers (prefer exact match over \
@@ -136,6 +140,8 @@ fn strictest(app: &App, tenants: &TenantIds) -> Limits {
         strict.max_entries_limit_per_query = entries.into_iter().filter(|n| *n > 0).min().unwrap_or(0);
         strict.max_streams_matchers_per_query =
             strict.max_streams_matchers_per_query.min(next.max_streams_matchers_per_query);
+        strict.volume_enabled &= next.volume_enabled;
+        strict.volume_max_series = strict.volume_max_series.min(next.volume_max_series);
         strict
     })
 }
