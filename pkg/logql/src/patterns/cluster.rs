@@ -86,20 +86,22 @@ impl Likeness {
 #[derive(Debug)]
 pub(super) struct Cluster {
     pub(super) slots: Box<[Slot]>,
+    /// The place of the word that led to it.
+    pub(super) lead: Option<usize>,
     pub(super) count: u64,
     /// Lines by the time that their step begins.
     pub(super) samples: BTreeMap<i64, u64>,
 }
 
 impl Cluster {
-    pub(super) fn new<'l>(tokens: impl Iterator<Item = Token<'l>>) -> Self {
-        Self { slots: tokens.map(Slot::new).collect(), count: 0, samples: BTreeMap::new() }
+    pub(super) fn new<'l>(tokens: impl Iterator<Item = Token<'l>>, lead: Option<usize>) -> Self {
+        Self { slots: tokens.map(Slot::new).collect(), lead, count: 0, samples: BTreeMap::new() }
     }
 
-    /// How much a line with as many tokens looks like the lines of this cluster.
-    pub(super) fn likeness<'l>(&self, tokens: impl Iterator<Item = Token<'l>>) -> Likeness {
+    /// How much a line with as many tokens looks like the lines of this cluster, its header aside.
+    pub(super) fn likeness<'l>(&self, tokens: impl Iterator<Item = Token<'l>>, header: usize) -> Likeness {
         let mut all = Likeness::default();
-        for (slot, token) in self.slots.iter().zip(tokens) {
+        for (slot, token) in self.slots.iter().zip(tokens).skip(header) {
             let (same, of) = match (slot, token.kind) {
                 (_, Kind::Opaque) => continue,
                 (Slot::Word(word), Kind::Word) if **word == *token.text => (WORD, WORD),

@@ -2,9 +2,10 @@
 //! depth tree, ICWS 2017): a line is taken apart into tokens, a tree of fixed depth leads to the few clusters that it may belong
 //! to, and it joins the one that it looks most like, or begins its own. Where the lines of a cluster differ the pattern has `<_>`.
 //!
-//! What is different here: the tree begins not with the number of tokens but with the whole shape of the line, which is its
-//! separators and the keys of `key=value` and `"key":`; numbers lead nowhere and count for less than words; and words in the
-//! leading places that turn out to take many values are recognised as variables in the end.
+//! What is different here: the tree does not begin with the number of tokens but with the whole shape of the line, which is its
+//! separators and the keys of `key=value` and `"key":`, and its second and last level is the first word behind the header (what
+//! comes before and with the level, or before `]:`). Headers and keys do not count when lines are compared, and numbers count for
+//! less than words. A leading word that turns out to take many values is recognised as a variable in the end.
 //!
 //! Invariants:
 //! * A pattern, used as the line filter `|>`, passes every line that was counted for it. No two of its captures touch.
@@ -32,13 +33,10 @@ const MAX_CELLS: usize = if cfg!(test) { 512 } else { 1 << 19 };
 /// Most clusters of a leaf; when there are as many, a line joins the nearest.
 const MAX_LEAF: usize = if cfg!(test) { 8 } else { 64 };
 
-/// Leading tokens that the tree tells apart: the second word is a variable too often.
-const DEPTH: usize = 1;
+/// Most leading words that are told apart within a shape; the others share a leaf.
+const MAX_LEAVES: usize = if cfg!(test) { 16 } else { 32 };
 
-/// Most words that a place of the tree tells apart; the others share a branch.
-const MAX_CHILDREN: usize = 16;
-
-/// So many patterns that differ only in one leading word are one: the word is a variable.
+/// So many patterns that differ only in the leading word are one: the word is a variable.
 const MANY_VARIANTS: usize = 8;
 
 /// Ends the level in the key of a shape; no text has such a byte.
@@ -70,20 +68,15 @@ impl Pattern {
 #[derive(Debug, Default)]
 pub struct Miner {
     /// By level and shape.
-    shapes: HashMap<Vec<u8>, Branch>,
+    shapes: HashMap<Vec<u8>, Leaves>,
     clusters: usize,
     cells: usize,
     tokens: Tokens,
     key: Vec<u8>,
 }
 
-/// A place in the tree.
-#[derive(Debug, Default)]
-struct Branch {
-    /// By leading word; the empty one is for all others.
-    children: HashMap<Vec<u8>, Branch>,
-    clusters: Vec<Cluster>,
-}
+/// The clusters of a shape by leading word; the empty one is for all others.
+type Leaves = HashMap<Vec<u8>, Vec<Cluster>>;
 
 impl Miner {
     /// Takes in a line of a level; `step` names the step that it is counted for, by the time that it begins.
@@ -100,21 +93,21 @@ impl Miner {
         self.key.extend_from_slice(level.as_bytes());
         self.key.extend_from_slice(&[END_OF_LEVEL, u8::from(tokens.open)]);
         self.key.extend_from_slice(&tokens.shape);
-        let mut leaf = self.shapes.entry_ref(self.key.as_slice()).or_default();
-        for lead in tokens.of(line).skip_while(|token| token.kind == Kind::Number).take(DEPTH) {
-            let word: &[u8] = if lead.kind == Kind::Word { lead.text } else { &[] };
-            let full = leaf.children.len() >= MAX_CHILDREN && !leaf.children.contains_key(word);
-            leaf = leaf.children.entry_ref(if full { &[][..] } else { word }).or_default();
-        }
-        let nearest = leaf.nearest(&tokens.of(line));
-        let cluster = match nearest {
-            Some((place, likeness)) if likeness.is_close() || leaf.clusters.len() >= MAX_LEAF => {
-                leaf.clusters[place].take_in(tokens.of(line));
-                &mut leaf.clusters[place]
+        let leaves = self.shapes.entry_ref(self.key.as_slice()).or_default();
+        // Of a line that is all header the first word leads.
+        let words = || tokens.of(line).enumerate().filter(|(_, token)| token.kind == Kind::Word);
+        let lead = words().find(|(place, _)| *place >= tokens.header).or_else(|| words().next());
+        let word = lead.map_or(&[][..], |(_, token)| token.text);
+        let full = leaves.len() >= MAX_LEAVES && !leaves.contains_key(word);
+        let leaf = leaves.entry_ref(if full { &[][..] } else { word }).or_default();
+        let cluster = match nearest(leaf, &tokens.of(line), tokens.header) {
+            Some((place, likeness)) if likeness.is_close() || leaf.len() >= MAX_LEAF => {
+                leaf[place].take_in(tokens.of(line));
+                &mut leaf[place]
             }
             _ => {
                 self.clusters += 1;
-                leaf.clusters.push_mut(Cluster::new(tokens.of(line)))
+                leaf.push_mut(Cluster::new(tokens.of(line), lead.map(|(place, _)| place)))
             }
         };
         self.cells += usize::from(cluster.count(step));
@@ -124,16 +117,14 @@ impl Miner {
     #[must_use]
     pub fn finish(self) -> Vec<Pattern> {
         let mut merged: BTreeMap<(String, String), BTreeMap<i64, u64>> = BTreeMap::new();
-        for (key, branch) in self.shapes {
+        for (key, leaves) in self.shapes {
             let at = key.iter().position(|b| *b == END_OF_LEVEL).unwrap_or(key.len());
             let level = String::from_utf8_lossy(&key[..at]);
             let (open, shape) = match key.get(at + 1..) {
                 Some([open, shape @ ..]) => (*open != 0, shape),
                 _ => (false, &[][..]),
             };
-            let mut clusters = Vec::new();
-            branch.drain(&mut clusters);
-            for cluster in fold_variants(clusters) {
+            for cluster in fold_variants(leaves.into_values().flatten()) {
                 let samples =
                     merged.entry((text(shape, &cluster.slots, open), level.clone().into_owned())).or_default();
                 for (step, count) in cluster.samples {
@@ -154,93 +145,71 @@ impl Miner {
 
     /// Forgets the rarer half of the clusters.
     fn forget_rare(&mut self) {
-        let mut counts = Vec::with_capacity(self.clusters);
-        self.shapes.values().for_each(|branch| branch.counts(&mut counts));
+        let all = self.shapes.values().flat_map(HashMap::values).flatten();
+        let mut counts: Vec<u64> = all.map(|cluster| cluster.count).collect();
         let half = counts.len() / 2;
         let (_, &mut least, more) = counts.select_nth_unstable(half);
+        // Of those that have as many lines as the least of the better half, as many stay as belong to it.
         let mut room = more.len().max(1) - more.iter().filter(|count| **count > least).count();
         (self.clusters, self.cells) = (0, 0);
-        self.shapes.retain(|_, branch| {
-            branch.retain(&mut |cluster| {
-                let keep = cluster.count > least || (cluster.count == least && room > 0);
-                if keep {
-                    room = room.saturating_sub(usize::from(cluster.count == least));
-                    self.clusters += 1;
-                    self.cells += cluster.samples.len();
-                }
-                keep
+        self.shapes.retain(|_, leaves| {
+            leaves.retain(|_, leaf| {
+                leaf.retain(|cluster| {
+                    let keep = cluster.count > least || (cluster.count == least && room > 0);
+                    if keep {
+                        room -= usize::from(cluster.count == least);
+                        self.clusters += 1;
+                        self.cells += cluster.samples.len();
+                    }
+                    keep
+                });
+                !leaf.is_empty()
             });
-            !branch.is_empty()
+            !leaves.is_empty()
         });
     }
 }
 
-/// Recursion is at most [`DEPTH`] deep.
-impl Branch {
-    fn nearest<'l>(&self, tokens: &(impl Iterator<Item = Token<'l>> + Clone)) -> Option<(usize, Likeness)> {
-        let mut best: Option<(usize, Likeness)> = None;
-        for (place, cluster) in self.clusters.iter().enumerate() {
-            let likeness = cluster.likeness(tokens.clone());
-            if best.is_none_or(|(_, most)| likeness.is_more_than(most)) {
-                best = Some((place, likeness));
-            }
-            if likeness.is_full() {
-                break;
-            }
+/// The cluster that a line looks most like.
+fn nearest<'l>(
+    leaf: &[Cluster],
+    tokens: &(impl Iterator<Item = Token<'l>> + Clone),
+    header: usize,
+) -> Option<(usize, Likeness)> {
+    let mut best: Option<(usize, Likeness)> = None;
+    for (place, cluster) in leaf.iter().enumerate() {
+        let likeness = cluster.likeness(tokens.clone(), header);
+        if best.is_none_or(|(_, most)| likeness.is_more_than(most)) {
+            best = Some((place, likeness));
         }
-        best
-    }
-
-    fn counts(&self, out: &mut Vec<u64>) {
-        out.extend(self.clusters.iter().map(|cluster| cluster.count));
-        self.children.values().for_each(|child| child.counts(out));
-    }
-
-    fn retain(&mut self, keep: &mut impl FnMut(&Cluster) -> bool) {
-        self.clusters.retain(&mut *keep);
-        self.children.retain(|_, child| {
-            child.retain(keep);
-            !child.is_empty()
-        });
-    }
-
-    fn is_empty(&self) -> bool {
-        self.clusters.is_empty() && self.children.is_empty()
-    }
-
-    fn drain(self, out: &mut Vec<Cluster>) {
-        out.extend(self.clusters);
-        self.children.into_values().for_each(|child| child.drain(out));
-    }
-}
-
-/// Makes one of clusters of a shape that differ in nothing but one of the leading words.
-fn fold_variants(mut clusters: Vec<Cluster>) -> Vec<Cluster> {
-    for lead in 0..DEPTH {
-        if clusters.len() < MANY_VARIANTS {
+        if likeness.is_full() {
             break;
         }
-        let mut groups: HashMap<(usize, Box<[Slot]>), Vec<Cluster>> = HashMap::new();
-        for cluster in clusters {
-            let place = cluster.slots.iter().take_while(|slot| slot.is_number()).count() + lead;
-            let mut slots = cluster.slots.clone();
-            if let Some(slot) = slots.get_mut(place) {
-                *slot = Slot::Any;
-            }
-            groups.entry((place, slots)).or_default().push(cluster);
-        }
-        clusters = Vec::new();
-        for ((place, _), mut group) in groups {
-            if group.len() >= MANY_VARIANTS
-                && let Some(mut all) = group.pop()
-            {
-                group.into_iter().for_each(|cluster| all.merge(cluster, place));
-                group = vec![all];
-            }
-            clusters.extend(group);
-        }
     }
-    clusters
+    best
+}
+
+/// Makes one of clusters of a shape that differ in nothing but the leading word.
+fn fold_variants(clusters: impl Iterator<Item = Cluster>) -> Vec<Cluster> {
+    let mut groups: HashMap<(Option<usize>, Box<[Slot]>), Vec<Cluster>> = HashMap::new();
+    for cluster in clusters {
+        let mut slots = cluster.slots.clone();
+        if let Some(slot) = cluster.lead.and_then(|place| slots.get_mut(place)) {
+            *slot = Slot::Any;
+        }
+        groups.entry((cluster.lead, slots)).or_default().push(cluster);
+    }
+    let mut folded = Vec::new();
+    for ((lead, _), mut group) in groups {
+        if group.len() >= MANY_VARIANTS
+            && let (Some(place), Some(mut all)) = (lead, group.pop())
+        {
+            group.into_iter().for_each(|cluster| all.merge(cluster, place));
+            group = vec![all];
+        }
+        folded.append(&mut group);
+    }
+    folded
 }
 
 /// The shape with a text or a capture for each token.

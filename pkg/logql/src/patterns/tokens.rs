@@ -18,6 +18,34 @@ pub(super) const MAX_TOKENS: usize = 128;
 /// Longest key, in bytes.
 const MAX_KEY_BYTES: usize = 64;
 
+/// Tokens among which a line says its level, if it begins with a header.
+const MAX_HEADER: usize = 16;
+
+/// What names a level at the end of a header.
+const LEVELS: [&[u8]; 21] = [
+    b"trace",
+    b"debug",
+    b"info",
+    b"notice",
+    b"warn",
+    b"warning",
+    b"error",
+    b"err",
+    b"severe",
+    b"fatal",
+    b"critical",
+    b"crit",
+    b"alert",
+    b"emerg",
+    b"panic",
+    b"v",
+    b"d",
+    b"i",
+    b"w",
+    b"e",
+    b"f",
+];
+
 /// Stands in a shape where the line has a token. Neither separators nor keys have such a byte.
 pub(super) const MARK: u8 = 0;
 
@@ -30,8 +58,9 @@ const DATES: [&[u8]; 19] = [
 /// What a token looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
+    /// Has letters and no digits.
     Word,
-    /// Has a digit in it, or names a day or a month.
+    /// Anything else, and what names a day or a month.
     Number,
     /// Cannot stand in a pattern: it is not UTF-8, or reads as a capture.
     Opaque,
@@ -42,10 +71,13 @@ impl Kind {
         let reads_as_capture = || memchr::memchr_iter(b'<', token).any(|at| capture_at(&token[at..]).is_some());
         if std::str::from_utf8(token).is_err() || reads_as_capture() {
             Self::Opaque
-        } else if token.iter().any(u8::is_ascii_digit) || DATES.contains(&token) {
-            Self::Number
-        } else {
+        } else if token.iter().any(|b| b.is_ascii_alphabetic() || !b.is_ascii())
+            && !token.iter().any(u8::is_ascii_digit)
+            && !DATES.contains(&token)
+        {
             Self::Word
+        } else {
+            Self::Number
         }
     }
 }
@@ -66,11 +98,24 @@ pub(super) struct Tokens {
     spans: Vec<(usize, usize, Kind)>,
     /// Whether the line goes on behind the shape.
     pub(super) open: bool,
+    /// How many tokens stand in the header, which many lines share: what ends with a level, or with `]:`.
+    pub(super) header: usize,
 }
 
 impl Tokens {
     /// Takes a line apart.
     pub(super) fn split(&mut self, line: &[u8]) {
+        self.take_apart(line);
+        let of_header = self.spans.iter().take(MAX_HEADER);
+        if let Some(at) = of_header.clone().position(|(from, to, _)| is_level(line, *from, *to)) {
+            self.header = at + 1;
+        } else {
+            let ends = of_header.clone().position(|(_, to, _)| line[*to..].starts_with(b"]:"));
+            self.header = ends.map_or(0, |at| at + 1);
+        }
+    }
+
+    fn take_apart(&mut self, line: &[u8]) {
         self.shape.clear();
         self.spans.clear();
         self.open = false;
@@ -133,6 +178,23 @@ fn is_separator(line: &[u8], at: usize, after: bool) -> bool {
     }
 }
 
+/// Whether a token is the level of its line: in capital letters, or enclosed by itself.
+fn is_level(line: &[u8], from: usize, to: usize) -> bool {
+    let token = &line[from..to];
+    let named = LEVELS.iter().any(|level| token.eq_ignore_ascii_case(level));
+    let enclosed = || {
+        let before = from.checked_sub(1).map(|at| line[at]);
+        matches!(
+            (before, line.get(to)),
+            (Some(b'"'), Some(b'"'))
+                | (Some(b'['), Some(b']'))
+                | (Some(b'('), Some(b')'))
+                | (Some(b'='), Some(b' ') | None)
+        )
+    };
+    named && (token.iter().all(u8::is_ascii_uppercase) || (token.len() > 1 && enclosed()))
+}
+
 /// Whether a token names the value after it: `key=`, `"key":`. What has digits may be a value itself.
 fn is_key(line: &[u8], from: usize, to: usize) -> bool {
     let named = match line.get(to) {
@@ -192,9 +254,33 @@ mod tests {
     }
 
     #[test]
+    fn a_header_ends_with_the_level_or_with_the_program() {
+        let header = |line: &str| {
+            let mut tokens = Tokens::default();
+            tokens.split(line.as_bytes());
+            tokens
+                .of(line.as_bytes())
+                .take(tokens.header)
+                .map(|t| String::from_utf8_lossy(t.text).into_owned())
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        assert_eq!(header("2026-11-01 12:00:00 INFO a b"), "2026-11-01 12:00:00 INFO");
+        assert_eq!(header("[Mon] [error] a b"), "Mon error");
+        assert_eq!(header("level=warn msg=x"), "warn");
+        assert_eq!(header(r#"{"level":"info","msg":"x"}"#), "info");
+        assert_eq!(header("10:00 1 2 I View: x"), "10:00 1 2 I");
+        assert_eq!(header("Dec 10 06:55:46 host sshd[1]: error: x"), "Dec 10 06:55:46 host sshd 1");
+        assert_eq!(header("an error is no level, nor is i"), "");
+        assert_eq!(header(r#"msg="error while reading" x=1"#), "");
+    }
+
+    #[test]
     fn kinds() {
         for (token, kind) in [
             (&b"word"[..], Kind::Word),
+            ("é".as_bytes(), Kind::Word),
+            (b"-", Kind::Number),
             (b"v1", Kind::Number),
             (b"Tue", Kind::Number),
             (b"tuesday", Kind::Word),
