@@ -58,6 +58,9 @@ impl Slot {
     }
 }
 
+/// What stands in all places.
+pub(super) type Slots = Box<[Slot]>;
+
 /// How much of what can be compared is the same.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Likeness {
@@ -85,7 +88,7 @@ impl Likeness {
 /// Lines of one shape that look alike.
 #[derive(Debug)]
 pub(super) struct Cluster {
-    pub(super) slots: Box<[Slot]>,
+    pub(super) slots: Slots,
     /// The place of the word that led to it.
     pub(super) lead: Option<usize>,
     pub(super) count: u64,

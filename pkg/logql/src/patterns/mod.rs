@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
 
-use self::cluster::{Cluster, Likeness, Slot};
+use self::cluster::{Cluster, Likeness, Slot, Slots};
 use self::tokens::{Kind, MARK, Token, Tokens};
 
 /// Most clusters; when there are more, the rarer half is forgotten. (Few in tests.)
@@ -191,7 +191,7 @@ fn nearest<'l>(
 
 /// Makes one of clusters of a shape that differ in nothing but the leading word.
 fn fold_variants(clusters: impl Iterator<Item = Cluster>) -> Vec<Cluster> {
-    let mut groups: HashMap<(Option<usize>, Box<[Slot]>), Vec<Cluster>> = HashMap::new();
+    let mut groups: HashMap<(Option<usize>, Slots), Vec<Cluster>> = HashMap::new();
     for cluster in clusters {
         let mut slots = cluster.slots.clone();
         if let Some(slot) = cluster.lead.and_then(|place| slots.get_mut(place)) {
