@@ -39,6 +39,9 @@ const MAX_LEAVES: usize = if cfg!(test) { 16 } else { 32 };
 /// So many patterns that differ only in the leading word are one: the word is a variable.
 const MANY_VARIANTS: usize = 8;
 
+/// Longest level, in bytes; lines of a longer one count as of none.
+const MAX_LEVEL_BYTES: usize = 64;
+
 /// Ends the level in the key of a shape; no text has such a byte.
 const END_OF_LEVEL: u8 = 0xff;
 
@@ -89,6 +92,7 @@ impl Miner {
         }
         let tokens = &mut self.tokens;
         tokens.split(line);
+        let level = if level.len() > MAX_LEVEL_BYTES { "" } else { level };
         self.key.clear();
         self.key.extend_from_slice(level.as_bytes());
         self.key.extend_from_slice(&[END_OF_LEVEL, u8::from(tokens.open)]);
@@ -147,6 +151,7 @@ impl Miner {
     fn forget_rare(&mut self) {
         let all = self.shapes.values().flat_map(HashMap::values).flatten();
         let mut counts: Vec<u64> = all.map(|cluster| cluster.count).collect();
+        // There is at least one, or nothing would be too many.
         let half = counts.len() / 2;
         let (_, &mut least, more) = counts.select_nth_unstable(half);
         // Of those that have as many lines as the least of the better half, as many stay as belong to it.

@@ -84,7 +84,8 @@ fn what_cannot_stand_in_a_pattern_is_captured() {
 #[test]
 fn levels_are_told_apart_and_steps_are_counted() {
     let mut miner = Miner::default();
-    for (level, step) in [("info", 20), ("error", 10), ("info", 10), ("info", 20)] {
+    let long = "x".repeat(MAX_LEVEL_BYTES + 1);
+    for (level, step) in [("info", 20), ("error", 10), (&long, 5), ("info", 10), ("info", 20), ("error", 30)] {
         miner.add(level, step, b"same");
     }
     let pattern = |level: &str, samples: &[(i64, u64)]| Pattern {
@@ -92,7 +93,10 @@ fn levels_are_told_apart_and_steps_are_counted() {
         level: level.to_owned(),
         samples: samples.to_vec(),
     };
-    assert_eq!(miner.finish(), [pattern("info", &[(10, 1), (20, 2)]), pattern("error", &[(10, 1)])]);
+    assert_eq!(
+        miner.finish(),
+        [pattern("info", &[(10, 1), (20, 2)]), pattern("error", &[(10, 1), (30, 1)]), pattern("", &[(5, 1)])]
+    );
 }
 
 #[test]
