@@ -25,7 +25,7 @@ pub struct MetaRequest {
 }
 
 /// A tenant and the selectors that concern it; none = all streams.
-pub(crate) type TenantSelectors = (TenantId, Vec<Arc<Matchers>>);
+type TenantSelectors = (TenantId, Vec<Arc<Matchers>>);
 
 impl Querier {
     /// Names of labels (`name` none) or the values of one; sorted, unique.
