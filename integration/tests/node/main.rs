@@ -5,6 +5,7 @@
 mod bad_input;
 mod cli;
 mod client_library;
+mod drilldown;
 mod limits;
 mod push;
 mod queries;

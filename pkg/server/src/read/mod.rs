@@ -1,9 +1,11 @@
 //! The read endpoints (contract, Loki API §0.4, §1, §4): what they have in common.
 
+mod detected;
 pub(crate) mod gate;
 mod logs;
 mod meta;
 mod metric;
+mod volume;
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -24,8 +26,10 @@ use crate::body;
 use crate::conn::LONG_QUERY;
 use crate::form::{Form, unescape};
 
+pub(crate) use detected::{detected_fields, detected_labels, field_values, patterns};
 pub(crate) use logs::{instant, legacy_query, range};
-pub(crate) use meta::{index_stats, label_names, label_values, series};
+pub(crate) use meta::{index_shards, index_stats, label_names, label_values, series};
+pub(crate) use volume::{index_volume, index_volume_range};
 
 /// The text of an answer to a query that ran out of time.
 const TIMED_OUT: &str = "request timed out, decrease the duration of the request or add more label matchers (prefer exact match over \
