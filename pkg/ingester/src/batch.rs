@@ -57,6 +57,8 @@ pub(crate) struct Run {
     pub(crate) min: i64,
     /// The latest timestamp.
     pub(crate) max: i64,
+    /// Bytes of its lines.
+    pub(crate) bytes: u64,
 }
 
 impl Batch {
@@ -103,6 +105,15 @@ impl Batch {
         self.push.entries.get(first..first + run.len as usize).unwrap_or_default()
     }
 
+    /// How many entries of a run lie in `[start, end]`, and the bytes of their lines.
+    pub(crate) fn size_within(&self, run: &Run, start: i64, end: i64) -> (u64, u64) {
+        if run.within(start, end) {
+            return (u64::from(run.len), run.bytes);
+        }
+        let inside = self.entries(run).iter().filter(|e| (start..=end).contains(&e.timestamp));
+        inside.fold((0, 0), |(lines, bytes), e| (lines + 1, bytes + u64::from(e.line_len)))
+    }
+
     pub(crate) fn line(&self, entry: &EntrySpan) -> &[u8] {
         self.push.line(entry)
     }
@@ -110,6 +121,12 @@ impl Batch {
     pub(crate) fn metadata(&self, entry: &EntrySpan) -> Pairs<'_> {
         let text = |bytes| std::str::from_utf8(bytes).unwrap_or_default();
         self.push.metadata(entry).map(|(name, value)| (text(name), text(value))).collect()
+    }
+
+    /// Bytes of the line and the metadata of an entry.
+    pub(crate) fn bytes(&self, entry: &EntrySpan) -> u64 {
+        let metadata = self.push.metadata(entry).map(|(name, value)| name.len() + value.len());
+        u64::from(entry.line_len) + metadata.sum::<usize>() as u64
     }
 
     /// Names the content of an entry for comparison with others: its line and its metadata.

@@ -28,6 +28,14 @@ pub enum Error {
         /// `max_concurrent_tail_requests`.
         limit: u32,
     },
+    /// The tail names more tenants than a tail may follow.
+    #[error("a tail is of at most {limit} tenants, and this one names {count}")]
+    TooManyTenants {
+        /// Tenants named.
+        count: usize,
+        /// The most there may be.
+        limit: usize,
+    },
     /// The range is longer than the tenant may ask for.
     #[error("the query time range exceeds the limit (query length: {length}, limit: {limit})")]
     TooLong {
@@ -48,6 +56,12 @@ pub enum Error {
         /// Matchers of the query.
         count: usize,
         /// `max_streams_matchers_per_query`.
+        limit: usize,
+    },
+    /// There are more groups of streams than a volume answer may have.
+    #[error("the query hit the max number of series limit (limit: {limit} series)")]
+    TooManyVolumes {
+        /// `volume_max_series`.
         limit: usize,
     },
     /// A range `[…]` is longer than the tenant may ask for.

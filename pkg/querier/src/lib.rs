@@ -5,6 +5,7 @@
 //! session that fell behind catches up, exactly. Metric queries are tailed, too: [`metric_tail`].
 
 mod busy;
+mod detected;
 mod error;
 mod feed;
 mod logs;
@@ -14,21 +15,31 @@ mod meta;
 mod metric;
 mod metric_tail;
 mod metrics;
+mod patterns;
 mod querier;
 mod range;
+mod replay;
 mod ring;
 mod session;
 #[cfg(test)]
 mod session_tests;
+mod source;
+mod tenant_labels;
+#[cfg(test)]
+mod tenant_tests;
 #[cfg(test)]
 mod testing;
+mod volume;
 
 pub use busy::busy;
+pub use detected::DetectedLabel;
 pub use error::{Error, Kind};
 pub use logs::{LogsAnswer, LogsRequest, TENANT_LABEL};
 pub use meta::MetaRequest;
 pub use metric::{MetricAnswer, MetricRequest, check_metric};
 pub use metric_tail::{MetricSession, MetricTailRequest};
+pub use patterns::MAX_PATTERNS;
 pub use querier::{Config, Nodes, OnSlow, Querier, TailRequest};
 pub use range::check_range;
 pub use session::{EndReason, Ledger, Session, SessionEvent, TailInfo};
+pub use volume::{Volume, VolumeBy, VolumeRequest};

@@ -8,16 +8,22 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tailwater_logql::LogQuery;
-use tailwater_model::{Clock, TenantId, TenantIds, TenantLimits, Timestamp};
+use tailwater_logql::ast::{LogExpr, MatchOp, Matcher};
+use tailwater_model::{Clock, Limits, TenantId, TenantIds, TenantLimits, Timestamp};
 use tailwater_wire::frame::TailEncoding;
 use tailwater_wire::node::Node;
 
 use crate::Error;
-use crate::feed::{Feed, FeedKey, FeedParts, Feeds};
+use crate::busy::busy;
+use crate::feed::{Feed, FeedKey, FeedParts, FeedTenant, Feeds};
+use crate::logs::{TENANT_LABEL, tenants_of};
 use crate::metric_tail::MetricTails;
 use crate::metrics::Metrics;
 use crate::range::{check_range, past_lookback};
 use crate::session::{Account, Session, SessionParts, TailInfo};
+
+/// Most tenants of a tail. Each is followed on every ingester.
+pub(crate) const MAX_TAIL_TENANTS: usize = 256;
 
 /// The ingesters there are now.
 pub trait Nodes: Send + Sync + 'static {
@@ -69,9 +75,12 @@ pub enum OnSlow {
 /// A tail that a client asks for.
 #[derive(Clone)]
 pub struct TailRequest {
-    /// Whose lines.
-    pub tenant: TenantId,
+    /// Whose lines. Of several tenants each line has its tenant as the label [`TENANT_LABEL`](crate::TENANT_LABEL), and matchers on
+    /// that label say which of the tenants are followed.
+    pub tenants: TenantIds,
     /// Which lines.
+    pub expr: LogExpr,
+    /// `expr`, compiled.
     pub query: Arc<LogQuery>,
     /// Most historic lines.
     pub limit: usize,
@@ -159,9 +168,13 @@ impl Querier {
     /// Opens a tail: history from `start`, then live.
     ///
     /// # Errors
-    /// The tenant's limits, or no ingester.
+    /// The tenants' limits, or no ingester.
     pub async fn tail(&self, request: TailRequest) -> Result<Session, Error> {
-        let limits = self.limits.limits(&request.tenant);
+        let named = request.tenants.as_slice();
+        if named.len() > MAX_TAIL_TENANTS {
+            return Err(Error::TooManyTenants { count: named.len(), limit: MAX_TAIL_TENANTS });
+        }
+        let limits = Limits::strictest(named.iter().map(|tenant| self.limits.limits(tenant)));
         let now = self.clock.now();
         if request.start > now {
             return Err(past_lookback(limits.max_query_lookback));
@@ -173,16 +186,20 @@ impl Querier {
         if matchers > limits.max_streams_matchers_per_query {
             return Err(Error::TooManyMatchers { count: matchers, limit: limits.max_streams_matchers_per_query });
         }
-        let (account, admission) =
-            self.admit(&request.tenant.clone().into(), request.query.canonical().to_owned(), now)?;
+        let (account, admission) = self.admit(&request.tenants, request.query.canonical().to_owned(), now)?;
+        let (query, followed) = followed(&request)?;
+        let tenant = |id: TenantId| {
+            let limits = self.limits.limits(&id);
+            FeedTenant { id, detect_level: limits.discover_log_levels && limits.allow_structured_metadata }
+        };
         let key = FeedKey {
-            tenant: request.tenant.clone(),
-            query: request.query.canonical().to_owned(),
+            tenants: followed.into_iter().map(tenant).collect(),
+            names_tenants: named.len() > 1,
+            query: query.canonical().to_owned(),
             encoding: request.encoding.clone(),
             delay: request.delay_for,
-            detect_level: limits.discover_log_levels && limits.allow_structured_metadata,
         };
-        let feed = self.feed(key, request.query).await?;
+        let feed = self.feed(key, query).await?;
         Ok(Session::join(
             feed,
             SessionParts {
@@ -302,4 +319,22 @@ impl Querier {
         drop(feeds);
         Ok(opened)
     }
+}
+
+/// Which tenants a tail follows, and with which query.
+fn followed(request: &TailRequest) -> Result<(Arc<LogQuery>, Vec<TenantId>), Error> {
+    let named = request.tenants.as_slice();
+    let on_tenant = |matcher: &Matcher| matcher.name == TENANT_LABEL;
+    if named.len() == 1 || !request.expr.selector.iter().any(on_tenant) {
+        return Ok((Arc::clone(&request.query), named.to_vec()));
+    }
+    let (mut selector, mut followed) = tenants_of(&request.expr.selector, &request.tenants)?;
+    if followed.is_empty() {
+        // A tail of nothing lives and ends as any other: it follows what no stream can match.
+        let equal = |value: &str| Matcher { name: TENANT_LABEL.to_owned(), op: MatchOp::Eq, value: value.into() };
+        selector = vec![equal("a"), equal("b")];
+        followed.extend(named.first().cloned());
+    }
+    let expr = LogExpr { selector, stages: request.expr.stages.clone() };
+    Ok((Arc::new(busy(|| LogQuery::compile(&expr))?), followed))
 }

@@ -33,6 +33,13 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/loki/api/v1/label/{name}/values", endpoint(read::label_values))
         .route("/loki/api/v1/series", endpoint(read::series))
         .route("/loki/api/v1/index/stats", endpoint(read::index_stats))
+        .route("/loki/api/v1/index/shards", endpoint(read::index_shards))
+        .route("/loki/api/v1/index/volume", endpoint(read::index_volume))
+        .route("/loki/api/v1/index/volume_range", endpoint(read::index_volume_range))
+        .route("/loki/api/v1/detected_labels", endpoint(read::detected_labels))
+        .route("/loki/api/v1/detected_fields", endpoint(read::detected_fields))
+        .route("/loki/api/v1/detected_field/{name}/values", endpoint(read::field_values))
+        .route("/loki/api/v1/patterns", endpoint(read::patterns))
         .route("/loki/api/v1/tail", tail())
         .route("/loki/api/v1/format_query", get(admin::format_query).post(admin::format_query))
         .route("/loki/api/v1/drilldown-limits", get(admin::drilldown_limits))
@@ -71,9 +78,7 @@ impl Drop for Measured {
         let route = path.as_ref().map_or("other", MatchedPath::as_str);
         let took = began.elapsed();
         app.metrics.request(method, route, *status, took);
-        // 501 says what this version does not do; nothing is broken.
         if *status >= 500
-            && *status != 501
             && let Some(unheard) = BROKEN.speak()
         {
             tracing::warn!(method, route, status, ?took, unheard, "request failed");

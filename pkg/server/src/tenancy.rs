@@ -43,7 +43,7 @@ impl Tenancy {
         }
     }
 
-    /// The one tenant of a push or a tail.
+    /// The one tenant of a push.
     ///
     /// # Errors
     /// 400: the id is not one, or there are several.

@@ -119,7 +119,6 @@ async fn frames_are_what_the_query_answers_later() {
                 start: Timestamp::now().saturating_sub(Duration::from_secs(history)),
                 // Lines are late by half a second at most, and by what a busy machine adds.
                 delay_for: Duration::from_secs(2),
-                limits: limits(),
             };
             let session = querier.tail_metric(request).await.unwrap();
             readers.push((query, tokio::spawn(reader(session, 6, Duration::from_millis(pause)))));

@@ -14,7 +14,7 @@ use super::names::{EXTRACTED_SUFFIX, NameId, sanitize};
 pub(crate) const ERROR: &str = "JSONParserErr";
 
 /// Deepest nesting that is read; each level looks for the end of its object, so this bounds the work per byte.
-const MAX_DEPTH: usize = 128;
+pub(crate) const MAX_DEPTH: usize = 128;
 
 /// An object that is being read: where its text ends and how long the names of its fields are before their own part.
 #[derive(Clone, Copy, Debug)]
@@ -93,7 +93,7 @@ fn walk(line: &[u8], labels: &mut LineLabels, work: &mut Work) -> Result<(), &'s
 }
 
 /// Puts the part of a key behind a prefix; answers how long both are.
-fn push_part(path: &mut String, prefix: usize, key: &[u8]) -> usize {
+pub(crate) fn push_part(path: &mut String, prefix: usize, key: &[u8]) -> usize {
     path.truncate(prefix);
     if prefix > 0 {
         path.push('_');

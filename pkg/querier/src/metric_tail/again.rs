@@ -10,12 +10,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use tailwater_logql::metric::Evaluated;
-use tailwater_model::Positions;
 use tailwater_wire::node::NodeError;
 
 use super::Plan;
 use super::collected::{Collected, Part};
 use super::frame::{Told, frame};
+use super::ring::Positions;
 use crate::Error;
 use crate::busy::busy;
 
@@ -60,9 +60,8 @@ fn longest_range(plan: &Plan) -> u32 {
 
 async fn collect(plan: &Arc<Plan>, steps: Range<u32>, as_of: &Positions) -> Result<Collected, NodeError> {
     let mut collected = Collected::new(plan);
-    for node in &plan.nodes {
+    for (node, as_of) in plan.nodes.iter().zip(as_of.iter().copied()) {
         let rooms = collected.rooms(plan);
-        let as_of = as_of.seq(node.log_id());
         let ask = |pair: super::Pair<'_>| {
             let room = rooms.get(pair.leaf).copied().unwrap_or_default();
             node.samples(plan.samples_request(pair, (0, as_of), steps.clone(), None, room))

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use parking_lot::Mutex;
-use tailwater_model::{Clock, Position, Positions, TenantIds, Timestamp};
+use tailwater_model::{Clock, TenantIds, Timestamp};
 use tailwater_wire::node::NodeError;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -20,8 +20,8 @@ use tokio::time::Instant;
 use super::Plan;
 use super::collected::Collected;
 use super::frame::{Told, frame};
-use super::ring::{Frame, Ring};
-use super::source::{Reached, Source};
+use super::reader::{Reached, Reader};
+use super::ring::{Frame, Positions, Ring};
 use crate::busy::busy;
 use crate::{EndReason, Error};
 
@@ -76,20 +76,18 @@ impl Feed {
 
     async fn open(plan: Arc<Plan>, feeds: Weak<Feeds>, closing: watch::Receiver<bool>) -> Result<Arc<Self>, Error> {
         let first = plan.step_due_after(plan.clock.now());
-        let mut heads = Positions::default();
-        let mut sources = Vec::new();
+        let mut readers = Vec::new();
         // What reads no lines waits for no node.
         for node in plan.nodes.iter().filter(|_| plan.pairs().next().is_some()) {
             let head = node.head().await?;
-            heads.advance(Position { log: node.log_id(), seq: head });
-            sources.push(Source::new(Arc::clone(node), head, first));
+            readers.push(Reader::new(Arc::clone(node), head, first));
         }
-        let ring = Arc::new(Mutex::new(Ring::new(first, heads, plan.ring_bytes)));
+        let ring = Arc::new(Mutex::new(Ring::new(first, positions(&readers), plan.ring_bytes)));
         let (published_tx, published) = watch::channel(first);
         let run = Run {
             collected: Collected::new(&plan),
             plan: Arc::clone(&plan),
-            sources,
+            readers,
             ring: Arc::clone(&ring),
             published: published_tx,
         };
@@ -120,7 +118,7 @@ impl Drop for Feed {
 /// The feed's task.
 struct Run {
     plan: Arc<Plan>,
-    sources: Vec<Source>,
+    readers: Vec<Reader>,
     collected: Collected,
     ring: Arc<Mutex<Ring>>,
     published: watch::Sender<u32>,
@@ -146,10 +144,10 @@ impl Run {
     }
 
     async fn answer(&mut self, step: u32) -> Frame {
-        let Self { plan, sources, collected, .. } = self;
+        let Self { plan, readers, collected, .. } = self;
         let deadline = Instant::now() + plan.patience();
         let rooms = collected.rooms(plan);
-        let all = join_all(sources.iter_mut().map(|source| source.reach(plan, step, &rooms, deadline))).await;
+        let all = join_all(readers.iter_mut().map(|reader| reader.reach(plan, step, &rooms, deadline))).await;
         let (mut told, mut missing, mut full) = (Told::default(), Vec::new(), None);
         let asked = all.len();
         for Reached { parts, told: more, missing: why } in all {
@@ -163,7 +161,7 @@ impl Run {
         let value = match full {
             Some(error) => {
                 *collected = Collected::new(plan);
-                sources.iter_mut().for_each(Source::begin_anew);
+                readers.iter_mut().for_each(Reader::begin_anew);
                 Err(Error::Node(error))
             }
             None if asked > 0 && missing.len() == asked => Err(Error::NoIngester),
@@ -180,12 +178,12 @@ impl Run {
         if told.trimmed > 0 {
             tracing::warn!(query = %plan.key.query, lines = told.trimmed, "a feed of steps fell behind a trimmed log");
         }
-        Frame {
-            bytes: frame(plan.time(step), &value, told, &missing),
-            told,
-            positions: sources.iter().map(|s| Position { log: s.log(), seq: s.position() }).collect(),
-        }
+        Frame { bytes: frame(plan.time(step), &value, told, &missing), told, positions: positions(readers) }
     }
+}
+
+fn positions(readers: &[Reader]) -> Positions {
+    readers.iter().map(Reader::position).collect()
 }
 
 /// Sleeps until a clock says that it is time.

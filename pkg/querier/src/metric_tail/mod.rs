@@ -1,7 +1,7 @@
 //! Tails of metric queries: at every step the value of the query, and each line evaluated once however many windows it lies in.
 //!
 //! ```text
-//!   nodes ──▶ sources ──▶ collected panes ──▶ a frame per step ──▶ ring ──▶ sessions
+//!   nodes ──▶ readers ──▶ collected panes ──▶ a frame per step ──▶ ring ──▶ sessions
 //! ```
 //!
 //! A *feed* is one (tenants, expression, step, delay, limit of series). When a step is due it asks every node what came since the position up to which the
@@ -23,9 +23,9 @@ mod again;
 mod collected;
 mod feed;
 mod frame;
+mod reader;
 mod ring;
 mod session;
-mod source;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -48,6 +48,7 @@ use crate::busy::busy;
 use crate::meta::MetaRequest;
 use crate::metric::{Compiled, CompiledLeaf, check_metric, compile};
 use crate::metrics::Metrics;
+use crate::querier::MAX_TAIL_TENANTS;
 use crate::range::{check_range, past_lookback};
 use crate::{Error, Querier};
 
@@ -67,8 +68,6 @@ pub struct MetricTailRequest {
     pub start: Timestamp,
     /// How long after its time a step is answered.
     pub delay_for: Duration,
-    /// The limits that hold for all tenants together.
-    pub limits: Limits,
 }
 
 /// What a querier has of such tails.
@@ -196,9 +195,14 @@ impl Querier {
     /// Opens a tail of a metric query: the steps from `start` on, then each when it is due.
     ///
     /// # Errors
-    /// What the request asks beyond the limits, a pipeline that does not compile, or an ingester that does not answer.
+    /// What the request asks beyond the tenants' limits, a pipeline that does not compile, or an ingester that does not answer.
     pub async fn tail_metric(&self, request: MetricTailRequest) -> Result<MetricSession, Error> {
-        let MetricTailRequest { tenants, expr, step, start, delay_for, limits } = request;
+        let MetricTailRequest { tenants, expr, step, start, delay_for } = request;
+        let named = tenants.as_slice();
+        if named.len() > MAX_TAIL_TENANTS {
+            return Err(Error::TooManyTenants { count: named.len(), limit: MAX_TAIL_TENANTS });
+        }
+        let limits = Limits::strictest(named.iter().map(|tenant| self.limits().limits(tenant)));
         check_metric(&expr, &limits)?;
         let now = self.clock().now();
         if start > now {

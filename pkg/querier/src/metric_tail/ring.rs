@@ -10,11 +10,12 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use bytes::Bytes;
-use tailwater_model::Positions;
-
 use super::frame::Told;
 use crate::EndReason;
+use bytes::Bytes;
+
+/// For each node of the plan the last batch that lies before some place.
+pub(super) type Positions = Arc<[u64]>;
 
 /// What one frame costs beside its text.
 const FRAME_OVERHEAD: usize = 128;
@@ -141,15 +142,12 @@ impl Ring {
 
 #[cfg(test)]
 mod tests {
-    use tailwater_model::{LogId, Position};
     use tailwater_wire::node::Late;
 
     use super::*;
 
-    const LOG: LogId = LogId::from_u128(1);
-
     fn at(seq: u64) -> Positions {
-        [Position { log: LOG, seq }].into_iter().collect()
+        [seq].into()
     }
 
     fn publish(ring: &mut Ring, n: u64) {
@@ -162,7 +160,7 @@ mod tests {
 
     fn gone(ring: &mut Ring, session: u64, step: u32) -> (u32, u64, u64) {
         let Taken::Gone(Gone { first, as_of, missed }) = ring.take(session, step) else { panic!("it is there") };
-        (first, as_of.seq(LOG), missed.late.lines)
+        (first, as_of[0], missed.late.lines)
     }
 
     #[test]

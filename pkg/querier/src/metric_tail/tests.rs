@@ -47,7 +47,6 @@ impl World {
             step: Duration::from_secs(1),
             start: self.clock.now(),
             delay_for: Duration::ZERO,
-            limits: limits(),
         }
     }
 
@@ -298,8 +297,7 @@ async fn limits_are_those_of_queries_and_of_tails() {
     let mut session = w.tail(COUNT).await;
     let _others = (w.tail(COUNT).await, w.tail("vector(1)").await);
     assert_eq!(w.querier.tails().len(), 3);
-    let refused = |request| w.querier.tail_metric(request);
-    let error = refused(w.request(COUNT)).await.err().unwrap();
+    let error = w.querier.tail_metric(w.request(COUNT)).await.err().unwrap();
     assert!(matches!(error, Error::TooManyTails { count: 4, limit: 3 }), "{error}");
     frame(&mut session).await;
     frame(&mut session).await;
@@ -308,17 +306,16 @@ async fn limits_are_those_of_queries_and_of_tails() {
     drop(session);
     let mut request = w.request(COUNT);
     request.start = Timestamp(BEGIN + 100 * SECOND);
-    assert!(matches!(refused(request).await, Err(Error::PastLookback { .. })));
-    let mut request = w.request(COUNT);
-    request.limits.max_query_range = Duration::from_secs(1);
-    assert!(matches!(refused(request).await, Err(Error::RangeTooLong { .. })));
-    let mut request = w.request(COUNT);
-    request.limits.max_query_bytes_read = 10;
+    assert!(matches!(w.querier.tail_metric(request).await, Err(Error::PastLookback { .. })));
+    let tail = async |limits: Limits| {
+        querier(&w.nodes, &w.clock, Config::default(), limits).tail_metric(w.request(COUNT)).await
+    };
+    let short = Limits { max_query_range: Duration::from_secs(1), ..limits() };
+    assert!(matches!(tail(short).await, Err(Error::RangeTooLong { .. })));
     w.push("level=more than ten bytes");
-    assert!(matches!(refused(request).await, Err(Error::TooManyBytes { .. })));
-    let mut request = w.request(COUNT);
-    request.limits.max_query_series = 1;
-    let mut few = refused(request).await.unwrap();
+    let little = Limits { max_query_bytes_read: 10, ..limits() };
+    assert!(matches!(tail(little).await, Err(Error::TooManyBytes { .. })));
+    let mut few = tail(Limits { max_query_series: 1, ..limits() }).await.unwrap();
     w.push("level=two");
     assert!(frame(&mut few).await["error"].as_str().unwrap().contains("maximum number of series"));
 }

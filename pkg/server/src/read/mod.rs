@@ -1,9 +1,11 @@
 //! The read endpoints (contract, Loki API §0.4, §1, §4): what they have in common.
 
+mod detected;
 pub(crate) mod gate;
 mod logs;
 mod meta;
 mod metric;
+mod volume;
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -24,8 +26,10 @@ use crate::body;
 use crate::conn::LONG_QUERY;
 use crate::form::{Form, unescape};
 
+pub(crate) use detected::{detected_fields, detected_labels, field_values, patterns};
 pub(crate) use logs::{instant, legacy_query, range};
-pub(crate) use meta::{index_stats, label_names, label_values, series};
+pub(crate) use meta::{index_shards, index_stats, label_names, label_values, series};
+pub(crate) use volume::{index_volume, index_volume_range};
 
 /// The text of an answer to a query that ran out of time.
 const TIMED_OUT: &str = "request timed out, decrease the duration of the request or add more label matchers (prefer exact match over \
@@ -97,7 +101,7 @@ async fn take_apart(app: &App, request: Request) -> Result<Asked, Failure> {
     let (head, body) = request.into_parts();
     let form = form(app, &head, body).await?;
     let tenants = app.tenancy.several(claim)?;
-    let limits = strictest(app, &tenants);
+    let limits = Limits::strictest(tenants.as_slice().iter().map(|tenant| app.limits.limits(tenant)));
     Ok(Asked {
         tenants,
         form,
@@ -150,27 +154,4 @@ pub(crate) fn encoding(headers: &HeaderMap) -> TailEncoding {
 fn label_of(uri: &Uri) -> Result<String, Failure> {
     let name = uri.path().trim_end_matches("/values").rsplit('/').next().unwrap_or_default();
     unescape(name.as_bytes(), false).map_err(Failure::bad_request)
-}
-
-/// The limits that hold for a query over several tenants: of each the smallest that is not off.
-pub(crate) fn strictest(app: &App, tenants: &TenantIds) -> Limits {
-    let mut all = tenants.as_slice().iter().map(|tenant| app.limits.limits(tenant));
-    let first = all.next().map_or_else(Limits::default, |limits| Limits::clone(&limits));
-    all.fold(first, |mut strict, next| {
-        let shorter = |a: Duration, b: Duration| if a.is_zero() || (!b.is_zero() && b < a) { b } else { a };
-        let fewer = |a: usize, b: usize| [a, b].into_iter().filter(|n| *n > 0).min().unwrap_or(0);
-        strict.max_query_length = shorter(strict.max_query_length, next.max_query_length);
-        strict.max_query_lookback = shorter(strict.max_query_lookback, next.max_query_lookback);
-        strict.query_timeout = shorter(strict.query_timeout, next.query_timeout);
-        let entries = [strict.max_entries_limit_per_query, next.max_entries_limit_per_query];
-        strict.max_entries_limit_per_query = entries.into_iter().filter(|n| *n > 0).min().unwrap_or(0);
-        strict.max_streams_matchers_per_query =
-            strict.max_streams_matchers_per_query.min(next.max_streams_matchers_per_query);
-        strict.max_query_range = shorter(strict.max_query_range, next.max_query_range);
-        strict.max_query_series = fewer(strict.max_query_series, next.max_query_series);
-        strict.max_query_parallelism = fewer(strict.max_query_parallelism, next.max_query_parallelism);
-        let bytes = [strict.max_query_bytes_read, next.max_query_bytes_read];
-        strict.max_query_bytes_read = bytes.into_iter().filter(|n| *n > 0).min().unwrap_or(0);
-        strict
-    })
 }

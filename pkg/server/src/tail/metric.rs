@@ -3,13 +3,14 @@
 use axum::http::Uri;
 use tailwater_logql::ast::MetricExpr;
 use tailwater_logql::metric::{SampleQuery, leaves};
+use tailwater_model::Limits;
 use tailwater_querier::{MetricTailRequest, OnSlow, busy, check_metric};
 
 use crate::answer::Failure;
 use crate::app::App;
 use crate::form::Form;
 use crate::params::{StepParams, TailParams};
-use crate::read::{is_legacy, strictest};
+use crate::read::is_legacy;
 use crate::tenancy::Claim;
 
 /// Whether a client wants the steps of a metric query.
@@ -42,11 +43,11 @@ pub(super) fn request(
     }
     let StepParams { step, start } = StepParams::parse(form, tail, app.clock.now()).map_err(Failure::bad_request)?;
     let tenants = app.tenancy.tailed(claim)?;
-    let limits = strictest(app, &tenants);
+    let limits = Limits::strictest(tenants.as_slice().iter().map(|tenant| app.limits.limits(tenant)));
     check_metric(&expr, &limits)?;
     // The querier compiles for its tenants; what no compiler takes is found before the upgrade.
     busy(|| {
         leaves(&expr).iter().try_for_each(|leaf| SampleQuery::compile(leaf.aggregation, leaf.pushed.as_ref()).map(drop))
     })?;
-    Ok(MetricTailRequest { tenants, expr, step, start, delay_for: tail.delay_for, limits })
+    Ok(MetricTailRequest { tenants, expr, step, start, delay_for: tail.delay_for })
 }

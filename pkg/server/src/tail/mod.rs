@@ -32,7 +32,7 @@ use crate::form::Form;
 use crate::params::TailParams;
 use crate::read::{encoding, is_legacy, query_string};
 use crate::server::Seat;
-use crate::tenancy::{Claim, Tenancy};
+use crate::tenancy::Claim;
 
 /// Why a tail ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -187,7 +187,10 @@ fn check(app: &App, request: &Request) -> Result<Accepted, Failure> {
     let claim = app.tenancy.claim(headers)?;
     let form = Form::parse(b"", &query_string(request.uri(), headers)).map_err(Failure::bad_request)?;
     let (query, metric) = match busy(|| syntax::parse(form.get("query")))? {
-        Expr::Log(expr) => (Some(Arc::new(busy(|| LogQuery::compile(&expr))?)), None),
+        Expr::Log(expr) => {
+            let compiled = busy(|| LogQuery::compile(&expr))?;
+            (Some((expr, Arc::new(compiled))), None)
+        }
         Expr::Metric(expr) => (None, Some(expr)),
     };
     check_regexp(form.get("regexp"))?;
@@ -210,11 +213,12 @@ fn check(app: &App, request: &Request) -> Result<Accepted, Failure> {
         let manners = Manners { heartbeat: false, drop_to_resume: is_grafana };
         return Ok(Accepted { request: Some(Wanted::Steps(request)), manners });
     }
-    let tenant = Tenancy::one(claim)?;
+    let tenants = app.tenancy.tailed(claim)?;
     let encoding = if is_legacy(request.uri()) { TailEncoding::Legacy } else { encoding(headers) };
-    let request = query.map(|query| {
+    let request = query.map(|(expr, query)| {
         Wanted::Lines(TailRequest {
-            tenant,
+            tenants,
+            expr,
             query,
             limit: params.limit as usize,
             start: params.start,

@@ -4,7 +4,10 @@
 
 mod admin;
 mod client;
+mod drilldown;
 mod limits;
+mod metric;
 mod push;
 mod read;
 mod tail;
+mod tail_of_tenants;

@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
-use tailwater_model::{LogId, TenantId, Timestamp};
+use tailwater_model::{TenantId, Timestamp};
 use tailwater_wire::node::{Node, NodeError, Sampled};
 use tokio::time::Instant;
 
@@ -20,7 +20,7 @@ use super::frame::Told;
 use super::{Pair, Plan};
 
 /// See the module.
-pub(super) struct Source {
+pub(super) struct Reader {
     node: Arc<dyn Node>,
     position: u64,
     /// Whether what windows need up to `position` has been read.
@@ -46,15 +46,11 @@ pub(super) struct Reached {
     pub(super) missing: Option<NodeError>,
 }
 
-impl Source {
+impl Reader {
     /// A node of which nothing has been read, for a feed that begins with `first`. What is accepted after `head` and lies in windows of
     /// earlier steps is late.
     pub(super) fn new(node: Arc<dyn Node>, head: u64, first: u32) -> Self {
         Self { node, position: head, loaded: false, settled: first.checked_sub(1), reading: None }
-    }
-
-    pub(super) fn log(&self) -> LogId {
-        self.node.log_id()
     }
 
     pub(super) fn position(&self) -> u64 {
