@@ -7,12 +7,11 @@
 //! * A read that takes longer than a step waits is not given up: the next step goes on waiting for it.
 
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 use tailwater_model::{TenantId, Timestamp};
-use tailwater_wire::node::{Node, NodeError, Sampled};
+use tailwater_wire::node::{Answer, Node, NodeError, Sampled};
 use tokio::time::Instant;
 
 use super::collected::Part;
@@ -27,7 +26,7 @@ pub(super) struct Reader {
     loaded: bool,
     /// The last step it had a part in.
     settled: Option<u32>,
-    reading: Option<Pin<Box<dyn Future<Output = Result<Read, NodeError>> + Send>>>,
+    reading: Option<Answer<Read>>,
 }
 
 /// What a read has found.

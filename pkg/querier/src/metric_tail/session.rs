@@ -25,14 +25,15 @@ use super::feed::Feed;
 use super::frame::Told;
 use super::ring::{Cursor, Gone, Taken};
 use crate::querier::Admission;
+use crate::replay::Reading;
 use crate::session::Account;
-use crate::{EndReason, Error, Ledger, SessionEvent};
+use crate::{EndReason, Ledger, SessionEvent};
 
 enum State {
     /// Taking the feed's frames.
     Live,
     /// Waiting for frames of this session's own.
-    Again(Pin<Box<dyn Future<Output = Result<VecDeque<Bytes>, Error>> + Send>>),
+    Again(Reading<VecDeque<Bytes>>),
     /// Sending them.
     Sending(VecDeque<Bytes>),
     /// Over.

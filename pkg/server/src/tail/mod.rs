@@ -63,7 +63,7 @@ enum Wanted {
 
 /// A tail that the querier has opened.
 enum Tail {
-    Lines(Session),
+    Lines(Box<Session>),
     Steps(MetricSession),
 }
 
@@ -138,7 +138,7 @@ async fn run(app: &App, mut socket: Socket, early: &[u8], accepted: Accepted) {
 
 async fn open(app: &App, wanted: Wanted) -> Result<Tail, Error> {
     Ok(match wanted {
-        Wanted::Lines(request) => Tail::Lines(app.querier.tail(request).await?),
+        Wanted::Lines(request) => Tail::Lines(Box::new(app.querier.tail(request).await?)),
         Wanted::Steps(request) => Tail::Steps(app.querier.tail_metric(request).await?),
     })
 }
