@@ -8,10 +8,11 @@ use futures_util::stream;
 use parking_lot::Mutex;
 use tailwater_logql::ast::{Expr, MetricExpr};
 use tailwater_logql::metric::{Column, Place};
+use tailwater_logql::patterns::Pattern;
 use tailwater_model::{Clock, Labels, LogId, TenantId, Timestamp};
 use tailwater_wire::node::{
-    Answer, Follow, FollowRequest, Gap, LabelsRequest, Late, Node, NodeError, ReadChunk, ReadRequest, Sampled,
-    SamplesRequest, SelectRequest, Selected, SeriesRequest, Stats,
+    Answer, Follow, FollowRequest, Gap, LabelsRequest, Late, Node, NodeError, PatternsRequest, ReadChunk, ReadRequest,
+    Sampled, SamplesRequest, SelectRequest, Selected, SeriesRequest, Stats, StreamVolume, VolumeRequest,
 };
 use tokio::time::Instant;
 
@@ -191,6 +192,14 @@ impl Node for SampleNode {
     }
 
     fn series(&self, _: SeriesRequest) -> Answer<Vec<Labels>> {
+        ready(Vec::new())
+    }
+
+    fn volume(&self, _: VolumeRequest) -> Answer<Vec<StreamVolume>> {
+        ready(Vec::new())
+    }
+
+    fn patterns(&self, _: PatternsRequest) -> Answer<Vec<Pattern>> {
         ready(Vec::new())
     }
 
