@@ -128,12 +128,15 @@ async fn frames_are_what_the_query_answers_later() {
     for pusher in pushers {
         pusher.await.unwrap();
     }
-    let mut seen = 0;
+    let (mut seen, mut answers) = (0, BTreeMap::new());
     for (query, reader) in readers {
         let frames = reader.await.unwrap();
         assert!(frames.windows(2).all(|pair| pair[1].0 == pair[0].0 + 1), "every step, in order");
         for (time, samples) in frames {
-            let wanted = asked(&querier, query, time).await;
+            if !answers.contains_key(&(query, time)) {
+                answers.insert((query, time), asked(&querier, query, time).await);
+            }
+            let wanted = &answers[&(query, time)];
             let near = |a: &str, b: &str| {
                 let (a, b): (f64, f64) = (a.parse().unwrap(), b.parse().unwrap());
                 (a - b).abs() <= 1e-9 * a.abs()

@@ -307,8 +307,10 @@ async fn limits_are_those_of_queries_and_of_tails() {
     let mut request = w.request(COUNT);
     request.start = Timestamp(BEGIN + 100 * SECOND);
     assert!(matches!(w.querier.tail_metric(request).await, Err(Error::PastLookback { .. })));
-    let tail = async |limits: Limits| {
-        querier(&w.nodes, &w.clock, Config::default(), limits).tail_metric(w.request(COUNT)).await
+    let mut queriers = Vec::new();
+    let mut tail = async |limits: Limits| {
+        queriers.push(querier(&w.nodes, &w.clock, Config::default(), limits));
+        queriers.last().unwrap().tail_metric(w.request(COUNT)).await
     };
     let short = Limits { max_query_range: Duration::from_secs(1), ..limits() };
     assert!(matches!(tail(short).await, Err(Error::RangeTooLong { .. })));
