@@ -89,8 +89,13 @@ where
 {
     let began = Instant::now();
     let (width, queue) = (asked.limits.max_query_parallelism, app.config.frontend.max_outstanding_per_tenant);
+    let waiting = app.metrics.query_waits();
     let place = app.gates.enter(&asked.tenants, width, queue).await;
-    let _place = place.map_err(|gate::TooMany| Failure::new(StatusCode::TOO_MANY_REQUESTS, TOO_MANY))?;
+    drop(waiting);
+    let _place = place.map_err(|gate::TooMany| {
+        app.metrics.queries_refused.inc();
+        Failure::new(StatusCode::TOO_MANY_REQUESTS, TOO_MANY)
+    })?;
     asked.queued = began.elapsed();
     handler(Arc::clone(app), asked).await
 }
