@@ -122,7 +122,11 @@ impl Wanted {
         }
         for (labels, values) in &self.series {
             let count = values.len();
-            differences.compare(when, &format!("{labels}: {count} values"), &format!("{labels}: {} values", steps.count));
+            differences.compare(
+                when,
+                &format!("{labels}: {count} values"),
+                &format!("{labels}: {} values", steps.count),
+            );
         }
     }
 
@@ -159,7 +163,8 @@ impl Wanted {
 /// The answer as cases write it.
 fn written(series: &[Series]) -> String {
     let value = |got: Option<f64>| got.map_or_else(|| "_".to_owned(), go::number::format_f);
-    let values = |series: &Series| (0..series.steps()).map(|step| value(series.get(step))).collect::<Vec<_>>().join(" ");
+    let values =
+        |series: &Series| (0..series.steps()).map(|step| value(series.get(step))).collect::<Vec<_>>().join(" ");
     let lines: Vec<_> = series.iter().map(|series| format!("\n== {} {}", series.labels, values(series))).collect();
     if lines.is_empty() { "\n== nothing".to_owned() } else { lines.concat() }
 }
