@@ -10,8 +10,8 @@ use futures_util::stream;
 use prometheus_client::registry::Registry;
 use tailwater_model::{Clock, Labels, LogId, TenantId, TenantLimits, Timestamp};
 use tailwater_wire::node::{
-    Answer, Follow, FollowRequest, LabelsRequest, Node, ReadChunk, ReadRequest, SelectRequest, Selected, SeriesRequest,
-    Stats,
+    Answer, Follow, FollowRequest, LabelsRequest, Node, ReadChunk, ReadRequest, Sampled, SamplesRequest, SelectRequest,
+    Selected, SeriesRequest, Stats,
 };
 use tailwater_wire::push::Push;
 use tokio::sync::Semaphore;
@@ -156,6 +156,17 @@ impl Node for Ingester {
         };
         let (log, seed) = (Arc::clone(&self.log), self.seed);
         self.blocking(move |cancel| read::select(&log, &tenant, &request, seed, cancel))
+    }
+
+    fn samples(&self, request: SamplesRequest) -> Answer<Sampled> {
+        // Of a tenant that is not known there are no lines, but the log has a head and a clock all the same.
+        let tenant = self.tenants.get(&request.tenant);
+        let (log, seed) = (Arc::clone(&self.log), self.seed);
+        let answer = self.blocking(move |cancel| match tenant {
+            Some(tenant) => read::samples(&log, &tenant, &request, seed, cancel),
+            None => Ok(read::no_samples(&log, request.as_of)),
+        });
+        Box::pin(async move { answer.await? })
     }
 
     fn labels(&self, request: LabelsRequest) -> Answer<Vec<String>> {

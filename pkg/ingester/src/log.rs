@@ -241,6 +241,18 @@ impl ArrivalLog {
         Fetched::Batches { batches, through }
     }
 
+    /// What was trimmed of the stretch after `after` and up to `upto`.
+    pub(crate) fn gap_after(&self, account: &Arc<Account>, after: u64, upto: u64) -> Option<Gap> {
+        let state = self.state.read();
+        if after + 1 >= state.first || after >= upto {
+            return None;
+        }
+        match state.gap(account, after, upto.min(state.first - 1), None) {
+            Fetched::Trimmed { gap, exact, .. } if gap.lines > 0 || !exact => Some(gap),
+            _ => None,
+        }
+    }
+
     /// All batches of the tenant up to `upto` that are wanted, oldest first. Batches trimmed meanwhile are left out.
     pub(crate) fn collect(&self, account: &Arc<Account>, upto: u64, want: impl Fn(&Batch) -> bool) -> Vec<Arc<Batch>> {
         let mut found = Vec::new();

@@ -51,7 +51,7 @@ pub struct Limits {
     pub increment_duplicate_timestamp: bool,
     /// Largest `limit` of a log query.
     pub max_entries_limit_per_query: u32,
-    /// Most series of a metric query.
+    /// Most series of a metric query; 0 = any number.
     pub max_query_series: usize,
     /// Longest time range of a query.
     pub max_query_length: Duration,
@@ -59,6 +59,10 @@ pub struct Limits {
     pub max_query_lookback: Duration,
     /// Longest range of a range vector; zero = any.
     pub max_query_range: Duration,
+    /// Most bytes of lines that the streams of a query may hold in its range; 0 = any number.
+    pub max_query_bytes_read: u64,
+    /// Most queries of the tenant at a time, others wait; 0 = any number.
+    pub max_query_parallelism: usize,
     /// Longest run of a query.
     pub query_timeout: Duration,
     /// Most matchers of a query.
@@ -128,6 +132,8 @@ impl Default for Limits {
             max_query_length: hours(721),
             max_query_lookback: Duration::ZERO,
             max_query_range: Duration::ZERO,
+            max_query_bytes_read: 0,
+            max_query_parallelism: 32,
             query_timeout: Duration::from_secs(60),
             max_streams_matchers_per_query: 1000,
             max_concurrent_tail_requests: 10,

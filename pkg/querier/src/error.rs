@@ -1,5 +1,6 @@
 //! What can go wrong on the reading side. The texts are the contract's.
 
+use tailwater_logql::metric::{EvaluationError, EvaluationErrorKind, PipelineError};
 use tailwater_model::TenantError;
 use tailwater_wire::node::NodeError;
 
@@ -10,6 +11,8 @@ pub enum Kind {
     BadRequest,
     /// An ingester cannot be reached (HTTP 500, as Loki).
     Unavailable,
+    /// A query that Loki answers as if it were at fault itself (HTTP 500).
+    Internal,
     /// It took too long (HTTP 504).
     Timeout,
 }
@@ -47,6 +50,30 @@ pub enum Error {
         /// `max_streams_matchers_per_query`.
         limit: usize,
     },
+    /// A range `[…]` is longer than the tenant may ask for.
+    #[error("[interval] value exceeds limit: [{range}] > [{limit}]")]
+    RangeTooLong {
+        /// What was asked, as Prometheus prints durations.
+        range: String,
+        /// `max_query_range`, the same way.
+        limit: String,
+    },
+    /// The query would read more than the tenant may.
+    #[error(
+        "the query would read too many bytes (query: {bytes}, limit: {limit}); consider adding more specific stream selectors or reduce the time range of the query"
+    )]
+    TooManyBytes {
+        /// What the streams hold in the range.
+        bytes: String,
+        /// `max_query_bytes_read`.
+        limit: String,
+    },
+    /// Lines that a metric query counts bear an error.
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+    /// A metric expression cannot be evaluated.
+    #[error(transparent)]
+    Evaluation(#[from] EvaluationError),
     /// The query does not compile.
     #[error(transparent)]
     Query(#[from] tailwater_logql::Error),
@@ -71,6 +98,8 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
+            Self::Evaluation(error) if error.kind() == EvaluationErrorKind::Internal => Kind::Internal,
+            Self::Node(NodeError::TooLarge { .. }) => Kind::BadRequest,
             Self::NoIngester | Self::Node(_) => Kind::Unavailable,
             Self::Timeout => Kind::Timeout,
             _ => Kind::BadRequest,

@@ -9,7 +9,7 @@ use tailwater_logql::LogQuery;
 use tailwater_logql::ast::{LogExpr, Matcher};
 use tailwater_logql::matchers::Matchers;
 use tailwater_model::{Category, LabelPair, LabelSet, Labels, TenantId, TenantIds, Timestamp};
-use tailwater_wire::node::{Direction, MatchedLine, SelectRequest};
+use tailwater_wire::node::{Direction, MatchedLine, Scanned, SelectRequest};
 
 use crate::busy::busy;
 use crate::{Error, Querier};
@@ -45,10 +45,10 @@ pub struct LogsAnswer {
     /// In answer order: by time in the asked direction; equal times by ascending stream hash, and within a stream in the order
     /// of acceptance in the asked direction.
     pub lines: Vec<(MatchedLine, Bytes)>,
-    /// Lines looked at.
-    pub scanned_lines: u64,
-    /// Bytes looked at.
-    pub scanned_bytes: u64,
+    /// What was looked at.
+    pub scanned: Scanned,
+    /// How many nodes were asked.
+    pub nodes: u64,
 }
 
 /// The order of lines in answers (contract, LogQL §14).
@@ -93,8 +93,8 @@ impl Querier {
                 label_with_tenant(&mut part.lines, &tenant);
             }
             answer.lines.append(&mut part.lines);
-            answer.scanned_lines += part.scanned_lines;
-            answer.scanned_bytes += part.scanned_bytes;
+            answer.scanned += part.scanned;
+            answer.nodes = answer.nodes.max(part.nodes);
         }
         if several {
             // Stable: lines of one tenant keep their order, equal times come tenant by tenant.
@@ -136,10 +136,10 @@ impl Querier {
         let parts = futures_util::future::try_join_all(asked).await?;
         let mut answer = LogsAnswer::default();
         let several = parts.len() > 1;
+        answer.nodes = parts.len() as u64;
         for mut part in parts {
             answer.lines.append(&mut part.lines);
-            answer.scanned_lines += part.scanned_lines;
-            answer.scanned_bytes += part.scanned_bytes;
+            answer.scanned += part.scanned;
         }
         if several {
             answer.lines.sort_by(|(a, _), (b, _)| answer_order(a, b, request.direction));
@@ -204,10 +204,10 @@ fn with_tenant(labels: &LabelSet, tenant: &TenantId) -> LabelSet {
     LabelSet::from_pairs(pairs)
 }
 
-/// [`with_tenant`] for the labels of a stream.
+/// [`with_tenant`] for the labels of a stream or a series.
 pub(crate) fn stream_with_tenant(labels: &Labels, tenant: &TenantId) -> Labels {
     let rename = |n: &str| if n == TENANT_LABEL { ORIGINAL_TENANT_LABEL.into() } else { n.into() };
     let mut pairs: Vec<(Box<str>, Box<str>)> = labels.iter().map(|(n, v)| (rename(n), v.into())).collect();
     pairs.push((TENANT_LABEL.into(), tenant.as_str().into()));
-    Labels::from_pairs(pairs)
+    Labels::keeping_empty(pairs)
 }

@@ -40,11 +40,18 @@ pub struct Config {
     pub feed_ring_bytes: usize,
     /// Most bytes of lines that a feed holds back for `delay_for` (`querier.feed_merge_mb`).
     pub feed_merge_bytes: usize,
+    /// Most bytes that a range aggregation of a metric query takes on its way (`querier.query_memory_mb`).
+    pub query_memory_bytes: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { tail_max_duration: Duration::from_secs(3600), feed_ring_bytes: 8 << 20, feed_merge_bytes: 64 << 20 }
+        Self {
+            tail_max_duration: Duration::from_secs(3600),
+            feed_ring_bytes: 8 << 20,
+            feed_merge_bytes: 64 << 20,
+            query_memory_bytes: 256 << 20,
+        }
     }
 }
 
@@ -202,6 +209,10 @@ impl Querier {
     pub(crate) fn nodes(&self) -> Result<Vec<Arc<dyn Node>>, Error> {
         let nodes = self.nodes.nodes();
         if nodes.is_empty() { Err(Error::NoIngester) } else { Ok(nodes) }
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
     }
 
     pub(crate) fn limits(&self) -> &dyn TenantLimits {

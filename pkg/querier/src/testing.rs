@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tailwater_model::{Clock, LabelSet, Labels, LogId, Timestamp};
 use tailwater_wire::node::{
     Answer, Direction, Follow, FollowEvent, FollowRequest, Gap, LabelsRequest, MatchedBatch, MatchedLine, Node,
-    ReadChunk, ReadRequest, SelectRequest, Selected, SeriesRequest, Stats,
+    ReadChunk, ReadRequest, Sampled, SamplesRequest, SelectRequest, Selected, SeriesRequest, Stats,
 };
 use tokio::sync::watch;
 
@@ -146,7 +146,11 @@ impl Node for TestNode {
         lines.sort_by(|(a, _), (b, _)| answer_order(a, b, request.direction));
         lines.truncate(request.limit);
         debug_assert!(request.direction == Direction::Forward || lines.is_sorted_by_key(|(l, _)| -l.timestamp.nanos()));
-        ready(Selected { lines, scanned_lines: 0, scanned_bytes: 0 })
+        ready(Selected { lines, ..Selected::default() })
+    }
+
+    fn samples(&self, request: SamplesRequest) -> Answer<Sampled> {
+        ready(Sampled { through: request.as_of.min(self.log.lock().batches.len() as u64), ..Sampled::default() })
     }
 
     fn labels(&self, _: LabelsRequest) -> Answer<Vec<String>> {

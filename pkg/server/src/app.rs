@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use crate::Config;
 use crate::body::{InFlight, Room};
 use crate::metrics::Metrics;
+use crate::read::gate::Gates;
 use crate::tail::{End, GOING_DOWN};
 use crate::tenancy::Tenancy;
 
@@ -30,6 +31,7 @@ pub(crate) struct App {
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) room: Room,
     pub(crate) tails: Tails,
+    pub(crate) gates: Arc<Gates>,
     stopping: AtomicBool,
 }
 
@@ -57,6 +59,7 @@ impl App {
             in_flight: Arc::default(),
             room: Room::default(),
             tails: Tails::new(),
+            gates: Arc::default(),
             stopping: AtomicBool::new(false),
         }
     }

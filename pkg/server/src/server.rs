@@ -85,6 +85,7 @@ impl Server {
                 tail_max_duration: config.querier.tail_max_duration,
                 feed_ring_bytes: mebibytes(config.querier.feed_ring_mb),
                 feed_merge_bytes: mebibytes(config.querier.feed_merge_mb),
+                query_memory_bytes: mebibytes(config.querier.query_memory_mb),
             },
             Arc::new(vec![node]),
             Arc::clone(&limits),

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use futures_core::Stream;
 use tailwater_logql::LogQuery;
 use tailwater_logql::matchers::Matchers;
+use tailwater_logql::metric::{Column, Grid, SampleQuery};
 use tailwater_model::{LabelSet, Labels, LogId, TenantId, Timestamp};
 
 /// A future that a node answers with.
@@ -41,6 +42,9 @@ pub trait Node: Send + Sync + 'static {
     /// The matching lines of a time range as of a position: at most `limit`, the newest or the oldest ones.
     fn select(&self, request: SelectRequest) -> Answer<Selected>;
 
+    /// What the lines of a stretch of the log are worth to a range aggregation, per series and pane.
+    fn samples(&self, request: SamplesRequest) -> Answer<Sampled>;
+
     /// Names of labels, or the values of one, of the matching streams. Sorted, unique.
     fn labels(&self, request: LabelsRequest) -> Answer<Vec<String>>;
 
@@ -61,6 +65,14 @@ pub enum NodeError {
         log: LogId,
         /// What happened.
         reason: String,
+    },
+    /// The answer would take more memory than the request allows.
+    #[error(
+        "the query needs more than {limit} bytes of memory for its series; narrow the selector or the time range, or group by fewer labels"
+    )]
+    TooLarge {
+        /// What was allowed, in bytes.
+        limit: usize,
     },
 }
 
@@ -213,10 +225,64 @@ pub struct Selected {
     /// The lines in answer order: by timestamp in the asked direction; equal timestamps by ascending `stream_hash`, and within a stream by
     /// (seq, index) in the asked direction. Entries equal in stream, timestamp, line and metadata appear once.
     pub lines: Vec<(MatchedLine, Bytes)>,
-    /// Lines looked at.
-    pub scanned_lines: u64,
-    /// Bytes looked at.
-    pub scanned_bytes: u64,
+    /// What was looked at.
+    pub scanned: Scanned,
+}
+
+/// See [`Node::samples`].
+#[derive(Clone)]
+pub struct SamplesRequest {
+    /// Whose lines.
+    pub tenant: TenantId,
+    /// Which lines, and what they are worth.
+    pub query: Arc<SampleQuery>,
+    /// Add `detected_level` to entries that bring none.
+    pub detect_level: bool,
+    /// Begin with the batch after this one.
+    pub after: u64,
+    /// Only batches up to this one.
+    pub as_of: u64,
+    /// The windows that count.
+    pub grid: Grid,
+    /// Most memory of the answer and of making it, in bytes.
+    pub max_bytes: usize,
+}
+
+/// The answer to a [`SamplesRequest`].
+#[derive(Clone, Debug, Default)]
+pub struct Sampled {
+    /// Partial aggregates of every series with a sample in a window. Entries equal in stream, timestamp, line and metadata count once.
+    pub series: Vec<(Labels, Column)>,
+    /// Every batch up to this one has been looked at.
+    pub through: u64,
+    /// The node's clock then: whatever is accepted later is accepted at or after this.
+    pub watermark: Timestamp,
+    /// What was trimmed at the beginning of the stretch.
+    pub gap: Option<Gap>,
+    /// What was looked at.
+    pub scanned: Scanned,
+}
+
+/// What a read has looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scanned {
+    /// Lines.
+    pub lines: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Lines that passed the pipeline.
+    pub matched: u64,
+    /// Batches of the log.
+    pub batches: u64,
+}
+
+impl std::ops::AddAssign for Scanned {
+    fn add_assign(&mut self, more: Self) {
+        self.lines += more.lines;
+        self.bytes += more.bytes;
+        self.matched += more.matched;
+        self.batches += more.batches;
+    }
 }
 
 /// See [`Node::labels`].

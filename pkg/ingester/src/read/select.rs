@@ -11,24 +11,18 @@
 use std::cmp::Ordering as Order;
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use tailwater_model::{LabelSet, Labels, Timestamp};
-use tailwater_wire::node::{Direction, MatchedLine, SelectRequest, Selected};
+use tailwater_wire::node::{Direction, MatchedLine, Scanned, SelectRequest, Selected};
 use tailwater_wire::push::EntrySpan;
 
-use super::Cancel;
+use super::{Cancel, Totals, workers};
 use crate::batch::{Batch, Run};
 use crate::evaluate::Evaluator;
 use crate::log::ArrivalLog;
 use crate::tenant::Tenant;
-
-/// Most workers of a read.
-const MAX_WORKERS: usize = 8;
-
-/// Lines under which a second worker is not worth its start. (Few in tests.)
-const LINES_PER_WORKER: u64 = if cfg!(test) { 20 } else { 20_000 };
 
 /// Lines beyond the limit that are kept because they tie with the worst: an earlier equal entry may still turn up and take their place.
 const MAX_TIES: usize = 10_000;
@@ -66,8 +60,7 @@ struct Search<'a> {
     next: AtomicUsize,
     /// Lines worse than this timestamp cannot be answered.
     bound: AtomicI64,
-    scanned_lines: AtomicU64,
-    scanned_bytes: AtomicU64,
+    scanned: Totals,
 }
 
 /// See [`tailwater_wire::node::Node::select`].
@@ -98,25 +91,10 @@ pub(crate) fn select(
             Direction::Forward => i64::MAX,
             Direction::Backward => i64::MIN,
         }),
-        scanned_lines: AtomicU64::new(0),
-        scanned_bytes: AtomicU64::new(0),
+        scanned: Totals::default(),
     };
-    let cores = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS);
-    let workers = usize::try_from(lines / LINES_PER_WORKER).unwrap_or(cores).clamp(1, cores);
-    let mut found = Vec::new();
-    if workers == 1 {
-        found = search.work();
-    } else {
-        std::thread::scope(|scope| {
-            let others: Vec<_> = (1..workers).map(|_| scope.spawn(|| search.work())).collect();
-            found = search.work();
-            for other in others {
-                // A worker does not panic; if one did, so would the read.
-                found.extend(other.join().unwrap_or_default());
-            }
-        });
-    }
-    search.answer(found)
+    let found = workers(lines, || search.work());
+    search.answer(found.into_iter().flatten().collect())
 }
 
 impl Search<'_> {
@@ -143,7 +121,7 @@ impl Search<'_> {
         let (start, end) = (self.request.start.nanos(), self.request.end.nanos());
         let last = end.saturating_sub(1);
         let may_match = evaluator.may_match(batch);
-        let (mut lines, mut bytes) = (0, 0);
+        let mut scanned = Scanned { batches: 1, ..Scanned::default() };
         for run in batch.runs.iter().filter(|run| run.overlaps(start, last)) {
             let best = match self.request.direction {
                 Direction::Forward => run.min,
@@ -156,8 +134,8 @@ impl Search<'_> {
                 if !(start..end).contains(&entry.timestamp) || self.is_beyond(entry.timestamp) {
                     continue;
                 }
-                lines += 1;
-                bytes += u64::from(entry.line_len);
+                scanned.lines += 1;
+                scanned.bytes += u64::from(entry.line_len);
                 if !may_match {
                     continue;
                 }
@@ -170,14 +148,14 @@ impl Search<'_> {
                     }
                 }
                 if let Some(hit) = evaluator.run(&run.stream.labels, batch, entry) {
+                    scanned.matched += 1;
                     let (line, labels) = (hit.line.into(), hit.labels);
                     found.push(self.candidate(batch, run, i, entry, line, labels));
                     self.prune_sometimes(found);
                 }
             }
         }
-        self.scanned_lines.fetch_add(lines, Ordering::Relaxed);
-        self.scanned_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.scanned.add(scanned);
     }
 
     fn candidate(
@@ -275,11 +253,7 @@ impl Search<'_> {
             };
             (matched, line)
         });
-        Selected {
-            lines: lines.collect(),
-            scanned_lines: self.scanned_lines.load(Ordering::Relaxed),
-            scanned_bytes: self.scanned_bytes.load(Ordering::Relaxed),
-        }
+        Selected { lines: lines.collect(), scanned: self.scanned.sum() }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use proptest::prelude::*;
 use tailwater_logql::matchers::Matchers;
-use tailwater_wire::node::{LabelsRequest, MatchedLine, ReadRequest, Selected, SeriesRequest, Stats};
+use tailwater_wire::node::{LabelsRequest, MatchedLine, ReadRequest, Scanned, Selected, SeriesRequest, Stats};
 
 use super::*;
 
@@ -109,7 +109,8 @@ async fn a_limit_ends_the_search_early() {
         direction: Direction::Backward,
         limit: 3,
     };
-    let Selected { lines, scanned_lines, scanned_bytes } = bench.ingester.select(request.clone()).await.unwrap();
+    let Selected { lines, scanned: Scanned { lines: scanned_lines, bytes: scanned_bytes, .. } } =
+        bench.ingester.select(request.clone()).await.unwrap();
     assert_eq!(lines.iter().map(|(l, _)| l.timestamp.nanos() - NOW).collect::<Vec<_>>(), [999, 998, 997]);
     assert!(scanned_lines < 200 && scanned_bytes == scanned_lines * 4, "{scanned_lines} {scanned_bytes}");
     let nothing = [

@@ -46,14 +46,34 @@ pub(crate) struct Pipeline {
     pub(crate) names: Box<[Box<str>]>,
     pub(crate) head: Vec<LineTest>,
     pub(crate) stages: Vec<Stage>,
+    /// What parsers extract; everything if none.
+    pub(crate) wanted: Option<Wanted>,
     written: usize,
+}
+
+/// The labels that the rest of a metric query can see: its parsers extract no others.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    /// Their numbers.
+    pub(crate) names: Box<[NameId]>,
+    /// Whether a line that cannot be parsed counts all the same, its error being asked for.
+    pub(crate) preserve_error: bool,
 }
 
 impl Pipeline {
     /// Compiles stages.
     pub(crate) fn new(stages: &[ast::Stage]) -> Result<Self, Error> {
+        Self::with(stages, |_| Ok(())).map(|(pipeline, ())| pipeline)
+    }
+
+    /// Compiles stages, and in `more` what else needs the numbers of names.
+    pub(crate) fn with<T>(
+        stages: &[ast::Stage],
+        more: impl FnOnce(&mut Names) -> Result<T, Error>,
+    ) -> Result<(Self, T), Error> {
         let mut names = Names::new();
-        let mut pipeline = Self { names: Box::default(), head: Vec::new(), stages: Vec::new(), written: stages.len() };
+        let mut pipeline =
+            Self { names: Box::default(), head: Vec::new(), stages: Vec::new(), wanted: None, written: stages.len() };
         let mut refused = Vec::new();
         // Behind the last stage that can change the line: where line filters go.
         let mut barrier = None;
@@ -97,8 +117,14 @@ impl Pipeline {
                 tests.sort_by_key(LineTest::cost);
             }
         }
+        let more = more(&mut names)?;
         pipeline.names = names.into_added();
-        Ok(pipeline)
+        Ok((pipeline, more))
+    }
+
+    /// Whether the line, as it came, passes what it must pass first.
+    pub(crate) fn passes_head(&self, line: &[u8]) -> bool {
+        self.head.iter().all(|test| test.passes(line))
     }
 
     /// Whether no stage was written.

@@ -26,8 +26,11 @@ pub(crate) struct Open {
 
 /// Sets a label for every field.
 pub(crate) fn run(line: &[u8], labels: &mut LineLabels, work: &mut Work) {
+    if labels.is_satisfied() {
+        return;
+    }
     if let Err(details) = walk(line, labels, work) {
-        labels.set_error(ERROR, details);
+        labels.set_parser_error(ERROR, details);
     }
 }
 
@@ -47,6 +50,9 @@ fn walk(line: &[u8], labels: &mut LineLabels, work: &mut Work) -> Result<(), &'s
                 let value = scan::value(text, value_at)?;
                 match value.kind {
                     Kind::Null | Kind::Array => {}
+                    Kind::Object
+                        if labels.is_restricted()
+                            && !labels.wants_below(prefix_of(&mut work.path, object.prefix, key)) => {}
                     Kind::Object => {
                         if work.open.len() + 1 >= MAX_DEPTH {
                             return Err(scan::TOO_DEEP);
@@ -67,6 +73,9 @@ fn walk(line: &[u8], labels: &mut LineLabels, work: &mut Work) -> Result<(), &'s
                                 _ => value.raw,
                             };
                             labels.set_spaced(name, text);
+                            if labels.is_satisfied() {
+                                return Ok(());
+                            }
                         }
                     }
                 }
@@ -95,18 +104,24 @@ fn push_part(path: &mut String, prefix: usize, key: &[u8]) -> usize {
     path.len()
 }
 
-/// The name of the field `key`; none if nothing is left of it.
+/// What the names of the fields of the object `key` begin with.
+fn prefix_of<'a>(path: &'a mut String, prefix: usize, key: &[u8]) -> &'a str {
+    push_part(path, prefix, key);
+    path
+}
+
+/// The name of the field `key`; none if nothing is left of it or nobody wants it.
 fn name(labels: &mut LineLabels, path: &mut String, prefix: usize, nested: bool, key: &[u8]) -> Option<NameId> {
     if !nested {
-        let name = labels.names().intern_key(key)?;
-        return Some(labels.target(name));
+        let name = labels.wanted_key(key)?;
+        return labels.wanted_target(name);
     }
     push_part(path, prefix, key);
-    let name = labels.names().intern(path);
-    if !labels.is_taken(name) {
-        return Some(name);
+    let mut name = labels.names().intern(path);
+    if labels.is_taken(name) {
+        let renamed = [key, EXTRACTED_SUFFIX.as_bytes()].concat();
+        push_part(path, prefix, &renamed);
+        name = labels.names().intern(path);
     }
-    let renamed = [key, EXTRACTED_SUFFIX.as_bytes()].concat();
-    push_part(path, prefix, &renamed);
-    Some(labels.names().intern(path))
+    labels.wants(name).then_some(name)
 }

@@ -37,19 +37,19 @@ pub(crate) struct Progress {
 
 /// Sets the labels.
 pub(crate) fn run(extractions: &[Extraction], line: &[u8], labels: &mut LineLabels, work: &mut Work) {
-    let Some(first) = line.first() else { return };
+    let Some(first) = line.first().filter(|_| !labels.is_satisfied()) else { return };
     if !matches!(first, b'{' | b'"' | b'[') {
-        return labels.set_error(super::json::ERROR, "");
+        return labels.set_parser_error(super::json::ERROR, "");
     }
     work.progress.clear();
     work.progress.resize(extractions.len(), Progress::default());
     let mut delivered = 0;
     if let Err(details) = walk(extractions, line, labels, work, &mut delivered) {
-        labels.set_error(super::json::ERROR, details);
+        labels.set_parser_error(super::json::ERROR, details);
     }
     if delivered < extractions.len() {
         for extraction in extractions {
-            if labels.get(extraction.label).is_none() {
+            if labels.wants(extraction.label) && labels.get(extraction.label).is_none() {
                 labels.set(extraction.label, "");
             }
         }
@@ -200,7 +200,7 @@ fn of_index(array: &[u8], index: usize) -> Option<Result<scan::Value<'_>, &'stat
 }
 
 fn deliver(label: NameId, value: scan::Value<'_>, labels: &mut LineLabels, work: &mut Work) {
-    let target = labels.target(label);
+    let Some(target) = labels.wanted_target(label) else { return };
     match value.kind {
         Kind::Null => labels.set(target, ""),
         Kind::String | Kind::Array => {

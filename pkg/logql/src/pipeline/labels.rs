@@ -8,6 +8,7 @@
 //!   `name_extracted`.
 //! * Names are numbers while a line runs. The names of the query are numbered first and never forgotten; the others are
 //!   forgotten all at once when there are too many, and with them every memo that knows numbers.
+//! * With a list of wanted names parsers set no others; what they would have set is invisible to the rest of the query.
 //! * Everything a line adds lives in one text buffer; a line in the steady state allocates only if its labels are new.
 
 use std::sync::Arc;
@@ -15,8 +16,11 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use tailwater_model::{Category, LabelPair, LabelSet, Labels};
 
+use super::compile::Wanted;
 use super::memo::Sets;
-use super::names::{DETECTED_LEVEL, ERROR, ERROR_DETAILS, NameId, Names, push_replacing, sanitize};
+use super::names::{
+    DETECTED_LEVEL, ERROR, ERROR_DETAILS, NameId, Names, PRESERVE_ERROR, is_plain, push_replacing, sanitize,
+};
 use crate::level::{self, Level};
 
 /// Most streams that are remembered.
@@ -81,13 +85,42 @@ pub(crate) struct LineLabels {
     by_address: HashMap<usize, u32>,
     current: usize,
 
+    wanted: Option<Wanting>,
+    /// Counts how often everything was forgotten.
+    epoch: u64,
+
     sets: Sets,
     key: Vec<u8>,
 }
 
+/// The names that parsers set.
+#[derive(Debug)]
+struct Wanting {
+    /// In the order of their numbers, with their texts.
+    names: Box<[(NameId, Box<str>)]>,
+    /// By number.
+    is: Box<[bool]>,
+    preserve_error: bool,
+    /// How many of them no stage has set on the current line.
+    missing: usize,
+}
+
+impl Wanting {
+    fn new(wanted: &Wanted, names: &Names) -> Self {
+        let mut ids = wanted.names.to_vec();
+        ids.sort_unstable();
+        ids.dedup();
+        let mut is = vec![false; ids.last().map_or(0, |last| *last as usize + 1)];
+        ids.iter().for_each(|id| is[*id as usize] = true);
+        let missing = ids.len();
+        let names = ids.into_iter().map(|id| (id, names.text(id).into())).collect();
+        Self { names, is: is.into(), preserve_error: wanted.preserve_error, missing }
+    }
+}
+
 impl LineLabels {
     /// `fixed` are the names that the query uses, in the order in which [`Names::intern`] gave them numbers.
-    pub(crate) fn new(fixed: &[Box<str>]) -> Self {
+    pub(crate) fn new(fixed: &[Box<str>], wanted: Option<&Wanted>) -> Self {
         let mut labels = Self {
             names: Names::new(),
             fixed: fixed.into(),
@@ -101,11 +134,19 @@ impl LineLabels {
             streams: Vec::new(),
             by_address: HashMap::new(),
             current: 0,
+            wanted: None,
+            epoch: 0,
             sets: Sets::default(),
             key: Vec::new(),
         };
         labels.forget();
+        labels.wanted = wanted.map(|wanted| Wanting::new(wanted, &labels.names));
         labels
+    }
+
+    /// Changes whenever numbers of names, other than those of the query, and of streams have lost their meaning.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// Forgets every memo. The streams have to be entered anew.
@@ -118,6 +159,7 @@ impl LineLabels {
         self.streams.clear();
         self.by_address.clear();
         self.sets.clear();
+        self.epoch += 1;
     }
 
     /// The lines that follow are of this stream.
@@ -164,6 +206,9 @@ impl LineLabels {
         self.text.shrink_to(MAX_KEPT_TEXT);
         (self.error, self.details) = (Span::default(), Span::default());
         self.only_level = None;
+        if let Some(wanted) = &mut self.wanted {
+            wanted.missing = wanted.names.len();
+        }
         let Some(line) = detect_level_of else {
             for (name, value) in metadata {
                 self.load(name, value);
@@ -308,6 +353,14 @@ impl LineLabels {
         self.span(self.details)
     }
 
+    /// Sets both error labels for a line that a parser cannot read.
+    pub(crate) fn set_parser_error(&mut self, error: &str, details: &str) {
+        self.set_error(error, details);
+        if self.wanted.as_ref().is_some_and(|wanted| wanted.preserve_error) {
+            self.set(PRESERVE_ERROR, "true");
+        }
+    }
+
     /// Sets both error labels.
     pub(crate) fn set_error(&mut self, error: &str, details: &str) {
         self.error = self.push_text(error);
@@ -332,6 +385,51 @@ impl LineLabels {
     /// The name under which a parser stores what it calls `id`.
     pub(crate) fn target(&mut self, id: NameId) -> NameId {
         if self.is_taken(id) { self.names.suffix(id) } else { id }
+    }
+
+    /// Whether parsers set this label.
+    pub(crate) fn wants(&self, id: NameId) -> bool {
+        self.wanted.as_ref().is_none_or(|wanted| wanted.is.get(id as usize).copied().unwrap_or(false))
+    }
+
+    /// Whether there are labels that nobody wants.
+    pub(crate) fn is_restricted(&self) -> bool {
+        self.wanted.is_some()
+    }
+
+    /// Whether a label is wanted whose name begins so.
+    pub(crate) fn wants_below(&self, prefix: &str) -> bool {
+        self.wanted.as_ref().is_none_or(|wanted| wanted.names.iter().any(|(_, name)| name.starts_with(prefix)))
+    }
+
+    /// Whether everything that is wanted has been set, so that parsers have nothing left to do.
+    pub(crate) fn is_satisfied(&self) -> bool {
+        self.wanted.as_ref().is_some_and(|wanted| wanted.missing == 0)
+    }
+
+    /// Whether nothing that is wanted can still be set by a parser: what the stream has itself never is.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.wanted
+            .as_ref()
+            .is_some_and(|wanted| wanted.names.iter().all(|(id, _)| self.is_extracted(*id) || self.in_stream(*id)))
+    }
+
+    /// The number of the name that a key becomes; none if nothing is left of it or nobody wants it.
+    pub(crate) fn wanted_key(&mut self, key: &[u8]) -> Option<NameId> {
+        let Some(wanted) = &self.wanted else { return self.names.intern_key(key) };
+        if let Some((id, _)) = wanted.names.iter().find(|(_, name)| name.as_bytes() == key) {
+            return Some(*id);
+        }
+        if is_plain(key) {
+            return None;
+        }
+        self.names.intern_key(key).filter(|id| self.wants(*id))
+    }
+
+    /// The name under which a parser stores what it calls `id`; none if nobody wants it.
+    pub(crate) fn wanted_target(&mut self, id: NameId) -> Option<NameId> {
+        let target = self.target(id);
+        self.wants(target).then_some(target)
     }
 
     /// The name under which `unpack` stores a key: the conflict is looked for under the key as it is, the name is sanitized. None
@@ -367,8 +465,15 @@ impl LineLabels {
 
     fn set_span(&mut self, id: NameId, value: Span) {
         let slot = self.touch(id);
+        let first = slot.flags & EXTRACTED == 0;
         slot.flags = (slot.flags & !METADATA) | PARSED | EXTRACTED;
         slot.value = value;
+        if first
+            && let Some(wanted) = &mut self.wanted
+            && wanted.is.get(id as usize).copied().unwrap_or(false)
+        {
+            wanted.missing -= 1;
+        }
     }
 
     /// Sets a parsed label to bytes, with a space for every U+FFFD and every byte that is not UTF-8.
@@ -432,6 +537,29 @@ impl LineLabels {
                 f(self.names.text(id), self.span(span));
             }
         }
+    }
+
+    /// Appends what `by` sees of these labels; different appendices mean different groups. A label that was ever deleted on this
+    /// line is not seen, even if it was set again.
+    pub(crate) fn write_group(&self, names: &[NameId], out: &mut Vec<u8>) {
+        for id in names {
+            let value = if self.flags(*id) & DELETED == 0 { self.get(*id) } else { None };
+            out.extend_from_slice(&value.map_or(u32::MAX, |v| v.len() as u32).to_ne_bytes());
+            out.extend_from_slice(value.unwrap_or_default().as_bytes());
+        }
+    }
+
+    /// The group that [`LineLabels::write_group`] names.
+    pub(crate) fn group(&self, names: &[NameId]) -> Labels {
+        let value = |id: NameId| if self.flags(id) & DELETED == 0 { self.get(id) } else { None };
+        let pairs = names.iter().filter_map(|id| Some((self.names.text(*id).into(), value(*id)?.into())));
+        Labels::keeping_empty(pairs.collect())
+    }
+
+    /// Everything that [`LineLabels::finish`] depends on, until the [`LineLabels::epoch`] changes.
+    pub(crate) fn key(&mut self) -> &[u8] {
+        self.write_key();
+        &self.key
     }
 
     /// All labels of the finished line.

@@ -29,6 +29,9 @@ pub(crate) struct Extraction {
 
 /// Sets a label for every pair.
 pub(crate) fn run(flags: Flags, line: &[u8], labels: &mut LineLabels, work: &mut Work) {
+    if labels.is_satisfied() {
+        return;
+    }
     let mut pairs = Pairs { line, at: 0 };
     while let Some(pair) = pairs.next(&mut work.text) {
         match pair {
@@ -36,13 +39,17 @@ pub(crate) fn run(flags: Flags, line: &[u8], labels: &mut LineLabels, work: &mut
                 if value.is_empty() && !flags.keep_empty {
                     continue;
                 }
-                let Some(name) = labels.names().intern_key(key) else { continue };
-                let name = labels.target(name);
+                let Some(name) = labels.wanted_key(key) else { continue };
+                let Some(name) = labels.wanted_target(name) else { continue };
                 if !labels.is_extracted(name) {
                     labels.set_spaced(name, value);
+                    // Nothing that comes later can show but, if asked for, an error.
+                    if labels.is_satisfied() || (!flags.strict && labels.is_settled()) {
+                        return;
+                    }
                 }
             }
-            Err(broken) if flags.strict => return labels.set_error(ERROR, &broken.to_string()),
+            Err(broken) if flags.strict => return labels.set_parser_error(ERROR, &broken.to_string()),
             Err(_) => {}
         }
     }
@@ -65,7 +72,7 @@ pub(crate) fn run_expressions(
     while let Some(pair) = pairs.next(&mut work.text) {
         let (key, value) = match pair {
             Ok(pair) => pair,
-            Err(broken) if flags.strict => return labels.set_error(ERROR, &broken.to_string()),
+            Err(broken) if flags.strict => return labels.set_parser_error(ERROR, &broken.to_string()),
             Err(_) => continue,
         };
         let Some(key) = labels.names().intern_key(key) else { continue };

@@ -4,7 +4,7 @@
 //! * Stages act in the order written. A line filter is moved forward only over stages that leave the line as it is, so the
 //!   answer is the same.
 //! * A stage that fails sets `__error__` and lets the line pass; only filters stop lines.
-//! * Compiled stages are shared and immutable; what a run needs lives in its [`Runner`] and is bounded.
+//! * Compiled stages are shared and immutable; what a run needs lives in its [`Machine`] and is bounded.
 
 mod compile;
 mod decolorize;
@@ -15,12 +15,12 @@ mod ip;
 mod json;
 mod json_expr;
 pub(crate) mod json_scan;
-mod label_filter;
+pub(crate) mod label_filter;
 mod labels;
 mod line_filter;
 mod logfmt;
 mod memo;
-mod names;
+pub(crate) mod names;
 mod pattern;
 mod pattern_filter;
 mod regexp;
@@ -30,10 +30,10 @@ use std::sync::Arc;
 
 use tailwater_model::{LabelSet, Labels, Timestamp};
 
-pub(crate) use self::compile::Pipeline;
 use self::compile::Stage;
+pub(crate) use self::compile::{Pipeline, Wanted};
 use self::format::Moment;
-use self::labels::LineLabels;
+pub(crate) use self::labels::LineLabels;
 use self::names::NameId;
 use crate::LogQuery;
 use crate::regex::Groups;
@@ -86,12 +86,12 @@ pub struct Matched<'a> {
     pub labels: LabelSet,
 }
 
-/// Runs a query over lines. Owns everything that changes meanwhile; what it remembers is bounded.
+/// Runs the stages of one pipeline over lines. Owns everything that changes meanwhile; what it remembers is bounded.
 #[derive(Debug)]
-pub struct Runner {
-    query: Arc<LogQuery>,
+pub(crate) struct Machine {
+    /// The labels of the line that was run last.
+    pub(crate) labels: LineLabels,
     detect_level: bool,
-    labels: LineLabels,
     work: Work,
     /// Room for each `regexp` stage, by its number.
     groups: Vec<Groups>,
@@ -100,17 +100,16 @@ pub struct Runner {
     next: Vec<u8>,
 }
 
-impl Runner {
-    pub(crate) fn new(query: Arc<LogQuery>, detect_level: bool) -> Self {
-        let pipeline = query.pipeline();
+impl Machine {
+    /// With `detect_level` entries that bring no `detected_level` get one.
+    pub(crate) fn new(pipeline: &Pipeline, detect_level: bool) -> Self {
         let groups = pipeline.stages.iter().filter_map(|stage| match stage {
             Stage::Regexp(regexp, _) => Some(regexp.room()),
             _ => None,
         });
         Self {
             groups: groups.collect(),
-            labels: LineLabels::new(&pipeline.names),
-            query,
+            labels: LineLabels::new(&pipeline.names, pipeline.wanted.as_ref()),
             detect_level,
             work: Work::default(),
             line: Vec::new(),
@@ -118,33 +117,16 @@ impl Runner {
         }
     }
 
-    /// The query that is run.
-    #[must_use]
-    pub fn query(&self) -> &Arc<LogQuery> {
-        &self.query
-    }
-
-    /// The lines that follow are of this stream. Cheap if it is the stream of last time.
-    pub fn enter(&mut self, stream: &Labels) {
-        self.labels.enter(stream);
-    }
-
-    /// Runs a line of the entered stream through the pipeline; nothing if it does not pass.
-    pub fn run<'a>(
-        &'a mut self,
+    /// Runs a line of the entered stream, which has passed the pipeline's head, through the stages. Answers whether they have
+    /// rewritten it, see [`Machine::line`]; nothing if it does not pass.
+    pub(crate) fn run(
+        &mut self,
+        pipeline: &Pipeline,
         timestamp: Timestamp,
-        line: &'a [u8],
+        line: &[u8],
         metadata: &[(&str, &str)],
-    ) -> Option<Matched<'a>> {
-        let pipeline = self.query.pipeline();
-        if !pipeline.head.iter().all(|test| test.passes(line)) {
-            return None;
-        }
-        let detect_level_of = self.detect_level.then_some(line);
-        if pipeline.stages.is_empty() {
-            return Some(Matched { line, labels: self.labels.of_line(metadata, detect_level_of) });
-        }
-        self.labels.begin(metadata, detect_level_of);
+    ) -> Option<bool> {
+        self.labels.begin(metadata, self.detect_level.then_some(line));
         self.work.shrink();
         self.line.shrink_to(MAX_KEPT);
         self.next.shrink_to(MAX_KEPT);
@@ -207,8 +189,57 @@ impl Runner {
                 Flow::Stop => return None,
             }
         }
-        let line = if rewritten { &self.line } else { line };
-        Some(Matched { line, labels: self.labels.finish() })
+        Some(rewritten)
+    }
+
+    /// The line that was run last, as the stages have left it.
+    pub(crate) fn line<'a>(&'a self, rewritten: bool, line: &'a [u8]) -> &'a [u8] {
+        if rewritten { &self.line } else { line }
+    }
+}
+
+/// Runs a query over lines.
+#[derive(Debug)]
+pub struct Runner {
+    query: Arc<LogQuery>,
+    machine: Machine,
+}
+
+impl Runner {
+    pub(crate) fn new(query: Arc<LogQuery>, detect_level: bool) -> Self {
+        Self { machine: Machine::new(query.pipeline(), detect_level), query }
+    }
+
+    /// The query that is run.
+    #[must_use]
+    pub fn query(&self) -> &Arc<LogQuery> {
+        &self.query
+    }
+
+    /// The lines that follow are of this stream. Cheap if it is the stream of last time.
+    pub fn enter(&mut self, stream: &Labels) {
+        self.machine.labels.enter(stream);
+    }
+
+    /// Runs a line of the entered stream through the pipeline; nothing if it does not pass.
+    pub fn run<'a>(
+        &'a mut self,
+        timestamp: Timestamp,
+        line: &'a [u8],
+        metadata: &[(&str, &str)],
+    ) -> Option<Matched<'a>> {
+        let pipeline = self.query.pipeline();
+        if !pipeline.passes_head(line) {
+            return None;
+        }
+        let machine = &mut self.machine;
+        if pipeline.stages.is_empty() {
+            let detect_level_of = machine.detect_level.then_some(line);
+            return Some(Matched { line, labels: machine.labels.of_line(metadata, detect_level_of) });
+        }
+        let rewritten = machine.run(pipeline, timestamp, line, metadata)?;
+        let labels = machine.labels.finish();
+        Some(Matched { line: machine.line(rewritten, line), labels })
     }
 }
 

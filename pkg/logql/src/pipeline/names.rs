@@ -122,11 +122,20 @@ impl Names {
     }
 }
 
+/// Whether [`sanitize`] leaves a key as it is.
+pub(crate) fn is_plain(key: &[u8]) -> bool {
+    is_word(key) && key.first().is_some_and(|b| !b.is_ascii_digit())
+}
+
+fn is_word(key: &[u8]) -> bool {
+    key.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_')
+}
+
 /// Appends what Loki makes of a key: no white space around it, anything but `[A-Za-z0-9_]` as `_`, and if it is the `start` of a
 /// name, `_` before a leading digit. False if nothing is left.
 pub(crate) fn sanitize(key: &[u8], start: bool, out: &mut String) -> bool {
     if let Ok(plain) = std::str::from_utf8(key)
-        && plain.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && is_word(key)
         && plain.starts_with(|c: char| !start || !c.is_ascii_digit())
     {
         out.push_str(plain);

@@ -46,17 +46,17 @@ impl Pattern {
     /// Sets the labels.
     pub(crate) fn run(&self, line: &[u8], labels: &mut LineLabels) {
         let Some(mut rest) = line.strip_prefix(&*self.start) else { return };
-        if line.is_empty() {
+        if line.is_empty() || labels.is_satisfied() {
             return;
         }
         for capture in &self.captures {
             let end = capture.until.as_ref().and_then(|until| Some((until.find(rest)?, until.needle().len())));
             let (len, text) = end.unwrap_or((rest.len(), 0));
-            if let Some(label) = capture.label {
-                let name = labels.target(label);
-                if !labels.is_extracted(name) {
-                    labels.set_lossy(name, &rest[..len]);
-                }
+            if let Some(label) = capture.label
+                && let Some(name) = labels.wanted_target(label)
+                && !labels.is_extracted(name)
+            {
+                labels.set_lossy(name, &rest[..len]);
             }
             if end.is_none() {
                 return;

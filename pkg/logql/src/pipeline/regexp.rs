@@ -37,7 +37,7 @@ impl Regexp {
             return;
         }
         for (group, name) in &self.groups {
-            let name = labels.target(*name);
+            let Some(name) = labels.wanted_target(*name) else { continue };
             if !labels.is_extracted(name) {
                 let value = room.get(*group).and_then(|span| line.get(span)).unwrap_or_default();
                 labels.set_lossy(name, value);

@@ -23,7 +23,7 @@ pub(crate) fn run(line: &[u8], labels: &mut LineLabels, next: &mut Vec<u8>, work
     let result = if line[0] == b'{' { walk(line, labels, next, work) } else { Err(NO_JSON) };
     match result {
         Err(details) => {
-            labels.set_error(json::ERROR, details);
+            labels.set_parser_error(json::ERROR, details);
             Flow::Pass
         }
         Ok(false) => Flow::Pass,
@@ -53,7 +53,7 @@ fn walk(line: &[u8], labels: &mut LineLabels, next: &mut Vec<u8>, work: &mut Wor
                 next.clear();
                 next.extend_from_slice(entry);
                 found = true;
-            } else if let Some(name) = labels.unpacked_name(key) {
+            } else if let Some(name) = labels.unpacked_name(key).filter(|name| labels.wants(*name)) {
                 let from = work.text.len();
                 work.text.extend_from_slice(scan::unescape(value.raw, &mut work.value).unwrap_or_default());
                 work.pending.push((name, from, work.text.len()));

@@ -50,8 +50,10 @@ pub(super) const CONFIG_KEYS: &[Key<Config>] = keys! { Config;
     "querier.tail_max_duration" => querier.tail_max_duration: Time,
     "querier.feed_ring_mb" => querier.feed_ring_mb: Whole<u32>,
     "querier.feed_merge_mb" => querier.feed_merge_mb: Whole<u32>,
+    "querier.query_memory_mb" => querier.query_memory_mb: Whole<u32>,
     "querier.multi_tenant_queries_enabled" => querier.multi_tenant_queries_enabled: Flag,
     "frontend.max_body_size" => frontend.max_body_size: Size<usize>,
+    "frontend.max_outstanding_per_tenant" => frontend.max_outstanding_per_tenant: Whole<usize>,
     "frontend.compress_responses" => frontend.compress_responses: Flag,
 };
 
@@ -81,6 +83,8 @@ pub(super) const LIMIT_KEYS: &[Key<Limits>] = keys! { Limits;
     "max_query_length" => max_query_length: Time,
     "max_query_lookback" => max_query_lookback: Time,
     "max_query_range" => max_query_range: Time,
+    "max_query_bytes_read" => max_query_bytes_read: Size<u64>,
+    "max_query_parallelism" => max_query_parallelism: Whole<usize>,
     "query_timeout" => query_timeout: Time,
     "max_streams_matchers_per_query" => max_streams_matchers_per_query: Whole<usize>,
     "max_concurrent_tail_requests" => max_concurrent_tail_requests: Whole<u32>,

@@ -107,6 +107,8 @@ pub struct QuerierConfig {
     pub feed_ring_mb: u32,
     /// Lines that a feed holds back for `delay_for`, in MiB.
     pub feed_merge_mb: u32,
+    /// What a range aggregation of a metric query may take on its way, in MiB.
+    pub query_memory_mb: u32,
     /// Allow `X-Scope-OrgID: a|b` on queries.
     pub multi_tenant_queries_enabled: bool,
 }
@@ -116,6 +118,8 @@ pub struct QuerierConfig {
 pub struct FrontendConfig {
     /// Largest body of a read request, in bytes.
     pub max_body_size: usize,
+    /// Most queries of a tenant that wait while others run; 0 = any number.
+    pub max_outstanding_per_tenant: usize,
     /// Compress answers for clients that accept gzip.
     pub compress_responses: bool,
 }
@@ -151,9 +155,14 @@ impl Default for Config {
                 tail_max_duration: Duration::from_secs(3600),
                 feed_ring_mb: 8,
                 feed_merge_mb: 64,
+                query_memory_mb: 256,
                 multi_tenant_queries_enabled: false,
             },
-            frontend: FrontendConfig { max_body_size: 10 << 20, compress_responses: true },
+            frontend: FrontendConfig {
+                max_body_size: 10 << 20,
+                max_outstanding_per_tenant: 2048,
+                compress_responses: true,
+            },
             limits: Limits::default(),
             overrides: BTreeMap::new(),
         }
@@ -387,6 +396,7 @@ fn check(config: &Config, path: &str) -> Result<(), String> {
         "ingester.log_memory_mb" => not_zero(config.ingester.log_memory_mb == 0, "1 and more"),
         "querier.feed_ring_mb" => not_zero(config.querier.feed_ring_mb == 0, "1 and more"),
         "querier.feed_merge_mb" => not_zero(config.querier.feed_merge_mb == 0, "1 and more"),
+        "querier.query_memory_mb" => not_zero(config.querier.query_memory_mb == 0, "1 and more"),
         "querier.tail_max_duration" => not_zero(config.querier.tail_max_duration.is_zero(), "more than 0s"),
         _ => path.strip_prefix("limits_config.").map_or(Ok(()), |limit| check_limits(&config.limits, limit)),
     }

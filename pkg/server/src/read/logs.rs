@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-use axum::http::StatusCode;
-use tailwater_logql::ast::{Expr, LineFilter, LineOp, LineOperand, LogExpr, MetricExpr, Stage};
-use tailwater_logql::{go::duration, syntax};
-use tailwater_model::{Labels, TenantIds, Timestamp};
-use tailwater_querier::{Error, LogsRequest, busy, check_range};
-use tailwater_wire::answer::{self, Entry, Sample, Stats};
+use tailwater_logql::ast::{Expr, LineFilter, LineOp, LineOperand, LogExpr, Matcher, Stage};
+use tailwater_logql::go::{bytes, duration};
+use tailwater_logql::syntax;
+use tailwater_model::{TenantIds, Timestamp};
+use tailwater_querier::{Error, LogsRequest, MetaRequest, busy, check_range};
+use tailwater_wire::answer::{self, Entry, Stats};
 use tailwater_wire::frame::TailEncoding;
 
-use super::constant::{self, Constant};
-use super::{Asked, encoding, is_legacy};
+use super::{Asked, encoding, is_legacy, metric};
 use crate::answer::Failure;
 use crate::app::App;
 use crate::params::{InstantParams, RangeParams};
@@ -21,18 +20,18 @@ pub(crate) async fn range(app: Arc<App>, asked: Asked) -> Result<Vec<u8>, Failur
     let params = RangeParams::parse(&asked.form, asked.now).map_err(Failure::bad_request)?;
     match busy(|| syntax::parse(asked.form.get("query")))? {
         Expr::Log(expr) => logs(&app, &asked, expr, &params, encoding(&asked.headers)).await,
-        Expr::Metric(expr) => metric_range(&asked, &expr, &params),
+        Expr::Metric(expr) => metric::range(&app, &asked, expr, &params).await,
     }
 }
 
 /// `/loki/api/v1/query`
-pub(crate) async fn instant(_app: Arc<App>, asked: Asked) -> Result<Vec<u8>, Failure> {
+pub(crate) async fn instant(app: Arc<App>, asked: Asked) -> Result<Vec<u8>, Failure> {
     let params = InstantParams::parse(&asked.form, asked.now).map_err(Failure::bad_request)?;
     match busy(|| syntax::parse(asked.form.get("query")))? {
         Expr::Log(_) => Err(Failure::bad_request(
             "log queries are not supported as an instant query type, please change your query to a range query type",
         )),
-        Expr::Metric(expr) => metric_instant(&asked, &expr, params.time),
+        Expr::Metric(expr) => metric::instant(&app, &asked, expr, params.time).await,
     }
 }
 
@@ -75,9 +74,10 @@ async fn logs(
         let limit = limits.max_streams_matchers_per_query;
         return Err(Error::TooManyMatchers { count: matchers, limit }.into());
     }
-    let mut stats = Stats::default();
+    let mut stats = Stats { queued: asked.queued, ..Stats::default() };
     let mut lines = Vec::new();
     if let Some((start, end)) = allowed_range(asked, params.start, params.end)? {
+        check_bytes(app, asked, vec![expr.selector.clone()], start, end).await?;
         let request = LogsRequest {
             tenants: TenantIds::clone(&asked.tenants),
             expr,
@@ -88,13 +88,14 @@ async fn logs(
             interval: params.interval,
         };
         let found = app.querier.select_logs(request).await?;
-        stats.bytes = found.scanned_bytes;
-        stats.lines = found.scanned_lines;
-        stats.nodes = 1;
+        stats.bytes = found.scanned.bytes;
+        stats.lines = found.scanned.lines;
+        stats.matched = found.scanned.matched;
+        stats.batches = found.scanned.batches;
+        stats.nodes = found.nodes;
         lines = found.lines;
     }
     stats.returned = lines.len() as u64;
-    stats.matched = stats.returned;
     stats.took = asked.since.elapsed();
     let entries =
         lines.iter().map(|(line, text)| Entry { timestamp: line.timestamp, line: text, labels: &line.labels });
@@ -115,49 +116,22 @@ pub(super) fn allowed_range(
     Ok(check_range(&asked.limits, start, end, asked.now)?)
 }
 
-/// The one place where metric queries over log lines end for now; what has no log lines in it is a constant and is evaluated.
-fn evaluate(expr: &MetricExpr) -> Result<Constant, Failure> {
-    if constant::reads_logs(expr) {
-        let text = "metric queries over logs are not evaluated by this version; log queries are (query_range, tail)";
-        return Err(Failure::new(StatusCode::NOT_IMPLEMENTED, text));
+/// Refuses a query whose streams hold more than the tenants may read, in the range that it asks for.
+pub(super) async fn check_bytes(
+    app: &App,
+    asked: &Asked,
+    selectors: Vec<Vec<Matcher>>,
+    start: Timestamp,
+    end: Timestamp,
+) -> Result<(), Failure> {
+    let limit = asked.limits.max_query_bytes_read;
+    if limit == 0 {
+        return Ok(());
     }
-    constant::evaluate(expr)
-}
-
-fn metric_instant(asked: &Asked, expr: &MetricExpr, time: Timestamp) -> Result<Vec<u8>, Failure> {
-    let result = evaluate(expr)?;
-    let stats = |returned| Stats { returned, took: asked.since.elapsed(), ..Stats::default() };
-    let sample = |value| Sample { timestamp: time, value };
-    Ok(match result {
-        Constant::Scalar(value) => answer::scalar(sample(value), &[], &stats(1)),
-        Constant::Vector(samples) => {
-            let samples: Vec<_> = samples.into_iter().map(|(labels, value)| (labels, sample(value))).collect();
-            answer::vector(&samples, &[], &stats(samples.len() as u64))
-        }
-    })
-}
-
-fn metric_range(asked: &Asked, expr: &MetricExpr, params: &RangeParams) -> Result<Vec<u8>, Failure> {
-    let samples = match evaluate(expr)? {
-        Constant::Scalar(value) => vec![(Labels::from_pairs(Vec::new()), value)],
-        Constant::Vector(samples) => samples,
-    };
-    // The frontend's alignment: the start rounded down, the end rounded up to a multiple of the step.
-    let step = params.step;
-    let start = params.start.nanos().div_euclid(step).saturating_mul(step);
-    let end = params.end.nanos();
-    let end = end.saturating_add((step - end.rem_euclid(step)) % step);
-    let mut times = Vec::new();
-    let mut time = Some(start);
-    while let Some(now) = time.filter(|time| *time <= end) {
-        times.push(Timestamp(now));
-        time = now.checked_add(step);
+    let held = app.querier.stats(&MetaRequest { tenants: asked.tenants.clone(), selectors, start, end }).await?.bytes;
+    if held <= limit {
+        return Ok(());
     }
-    let series: Vec<_> = samples
-        .into_iter()
-        .map(|(labels, value)| (labels, times.iter().map(|&timestamp| Sample { timestamp, value }).collect::<Vec<_>>()))
-        .collect();
-    let returned = (series.len() * times.len()) as u64;
-    let stats = Stats { returned, took: asked.since.elapsed(), ..Stats::default() };
-    Ok(answer::matrix(&series, &[], &stats))
+    let (bytes, limit) = (bytes::format_humanize(held), bytes::format_humanize(limit));
+    Err(Error::TooManyBytes { bytes, limit }.into())
 }

@@ -1,8 +1,9 @@
 //! The read endpoints (contract, Loki API §0.4, §1, §4): what they have in common.
 
-mod constant;
+pub(crate) mod gate;
 mod logs;
 mod meta;
+mod metric;
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -30,6 +31,9 @@ pub(crate) use meta::{index_stats, label_names, label_values, series};
 const TIMED_OUT: &str = "request timed out, decrease the duration of the request or add more label matchers (prefer exact match over \
                          regex match) to reduce the amount of data processed";
 
+/// The text of an answer to one query too many.
+const TOO_MANY: &str = "too many outstanding requests";
+
 /// A request to a read endpoint, taken apart.
 pub(crate) struct Asked {
     pub(crate) tenants: TenantIds,
@@ -38,6 +42,8 @@ pub(crate) struct Asked {
     pub(crate) uri: Uri,
     pub(crate) now: Timestamp,
     pub(crate) since: Instant,
+    /// How long it waited for its turn.
+    pub(crate) queued: Duration,
     /// Of all tenants, the strictest.
     pub(crate) limits: Limits,
 }
@@ -64,11 +70,25 @@ where
         Err(failure) => return failure.into_response(),
     };
     let patience = asked.limits.query_timeout;
-    let result = tokio::time::timeout(patience, handler(Arc::clone(&app), asked)).await;
+    let result = tokio::time::timeout(patience, in_turn(&app, asked, &handler)).await;
     match result.unwrap_or_else(|_elapsed| Err(Failure::new(StatusCode::GATEWAY_TIMEOUT, TIMED_OUT))) {
         Ok(body) => answer::ok_compressed(answer::JSON_UTF8, body.into(), gzip).await,
         Err(failure) => failure.into_response(),
     }
+}
+
+/// Runs a query when it is the tenants' turn.
+async fn in_turn<H, F>(app: &Arc<App>, mut asked: Asked, handler: &H) -> Result<Vec<u8>, Failure>
+where
+    H: Fn(Arc<App>, Asked) -> F,
+    F: Future<Output = Result<Vec<u8>, Failure>>,
+{
+    let began = Instant::now();
+    let (width, queue) = (asked.limits.max_query_parallelism, app.config.frontend.max_outstanding_per_tenant);
+    let place = app.gates.enter(&asked.tenants, width, queue).await;
+    let _place = place.map_err(|gate::TooMany| Failure::new(StatusCode::TOO_MANY_REQUESTS, TOO_MANY))?;
+    asked.queued = began.elapsed();
+    handler(Arc::clone(app), asked).await
 }
 
 async fn take_apart(app: &App, request: Request) -> Result<Asked, Failure> {
@@ -78,7 +98,16 @@ async fn take_apart(app: &App, request: Request) -> Result<Asked, Failure> {
     let form = form(app, &head, body).await?;
     let tenants = app.tenancy.several(claim)?;
     let limits = strictest(app, &tenants);
-    Ok(Asked { tenants, form, headers: head.headers, uri: head.uri, now: app.clock.now(), since, limits })
+    Ok(Asked {
+        tenants,
+        form,
+        headers: head.headers,
+        uri: head.uri,
+        now: app.clock.now(),
+        since,
+        queued: Duration::ZERO,
+        limits,
+    })
 }
 
 /// The parameters of a request: a form in its body, if it has one, and its query string.
@@ -129,6 +158,7 @@ fn strictest(app: &App, tenants: &TenantIds) -> Limits {
     let first = all.next().map_or_else(Limits::default, |limits| Limits::clone(&limits));
     all.fold(first, |mut strict, next| {
         let shorter = |a: Duration, b: Duration| if a.is_zero() || (!b.is_zero() && b < a) { b } else { a };
+        let fewer = |a: usize, b: usize| [a, b].into_iter().filter(|n| *n > 0).min().unwrap_or(0);
         strict.max_query_length = shorter(strict.max_query_length, next.max_query_length);
         strict.max_query_lookback = shorter(strict.max_query_lookback, next.max_query_lookback);
         strict.query_timeout = shorter(strict.query_timeout, next.query_timeout);
@@ -136,6 +166,11 @@ fn strictest(app: &App, tenants: &TenantIds) -> Limits {
         strict.max_entries_limit_per_query = entries.into_iter().filter(|n| *n > 0).min().unwrap_or(0);
         strict.max_streams_matchers_per_query =
             strict.max_streams_matchers_per_query.min(next.max_streams_matchers_per_query);
+        strict.max_query_range = shorter(strict.max_query_range, next.max_query_range);
+        strict.max_query_series = fewer(strict.max_query_series, next.max_query_series);
+        strict.max_query_parallelism = fewer(strict.max_query_parallelism, next.max_query_parallelism);
+        let bytes = [strict.max_query_bytes_read, next.max_query_bytes_read];
+        strict.max_query_bytes_read = bytes.into_iter().filter(|n| *n > 0).min().unwrap_or(0);
         strict
     })
 }

@@ -1,0 +1,440 @@
+//! What lines are worth to a range aggregation: partial aggregates per series and pane, by as many workers as there are cores.
+//!
+//! Invariants:
+//! * The answer is that of a plain look at every line. Entries equal in stream, timestamp, line and metadata count once, whichever of
+//!   them is met first: they are worth the same.
+//! * Only entries that may have an equal are compared: within a run those whose timestamps do not grow, across runs those within the *spans*
+//!   in which runs of a stream overlap in time. In-order streams have none.
+//! * A line that no filter, parser or label could tell from its neighbours is not looked at: runs of plain lines are counted.
+//! * Memory: that of the answer, once per worker, together within the request's bound.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use tailwater_logql::metric::{Column, Full, Pane, Place, SampleRunner, SeriesNumber};
+use tailwater_model::{Labels, Timestamp};
+use tailwater_wire::node::{NodeError, Sampled, SamplesRequest, Scanned};
+use tailwater_wire::push::EntrySpan;
+
+use super::{Cancel, Totals, workers};
+use crate::batch::{Batch, Run};
+use crate::log::{Account, ArrivalLog};
+use crate::tenant::Tenant;
+
+/// Memory that a worker takes from the request's bound at a time, in bytes.
+const ROOM_AT_ONCE: usize = 1 << 20;
+
+/// What a series costs beyond its labels' text and its column, in bytes: allocations and places in tables.
+const SERIES_COST: usize = 256;
+
+/// What a label of a series costs beyond its text, in bytes.
+const LABEL_COST: usize = 64;
+
+/// Bytes of lines between looks at the cancel.
+const BYTES_PER_LOOK: u32 = 256 << 10;
+
+/// What looking at a line costs beyond its bytes.
+const LINE_COST: u32 = 64;
+
+/// Fewest lines for which the whole body is searched first.
+const MIN_LINES_FOR_REGION: u64 = 8;
+
+/// Parts of the set of entries that were met, each with a lock of its own.
+const SHARDS: usize = 16;
+
+/// Stretches of time of a stream, inclusive.
+type Spans = Vec<(i64, i64)>;
+
+/// See [`tailwater_wire::node::Node::samples`].
+pub(crate) fn samples(
+    log: &ArrivalLog,
+    tenant: &Tenant,
+    request: &SamplesRequest,
+    seed: u64,
+    cancel: &Cancel,
+) -> Result<Sampled, NodeError> {
+    let (head, ()) = log.with_head(&tenant.account, || ());
+    let through = request.as_of.min(head.seq);
+    let gap = if request.after == 0 { None } else { log.gap_after(&tenant.account, request.after, through) };
+    let mut answer = Sampled { through, watermark: head.watermark, gap, ..Sampled::default() };
+    let Some((first, last)) = request.grid.bounds() else { return Ok(answer) };
+    let batches = log.collect(&tenant.account, through, |batch| batch.min <= last && batch.max >= first);
+    let mut matching = Matching::new(request);
+    let spans = spans(&batches, &mut matching, (first, last), cancel);
+    let new = batches.partition_point(|batch| batch.seq <= request.after);
+    let collection = Collection {
+        request,
+        bounds: (first, last),
+        seed,
+        cancel,
+        batches: &batches[new..],
+        next: AtomicUsize::new(0),
+        spans,
+        met: Met::default(),
+        room: AtomicUsize::new(request.max_bytes),
+        full: AtomicBool::new(false),
+        scanned: Totals::default(),
+    };
+    collection.meet(&batches[..new], &mut matching);
+    let lines = batches[new..].iter().map(|batch| batch.lines()).sum();
+    let found = workers(lines, || collection.work());
+    answer.scanned = collection.scanned.sum();
+    let too_large = NodeError::TooLarge { limit: request.max_bytes };
+    if collection.full.load(Ordering::Relaxed) {
+        return Err(too_large);
+    }
+    answer.series = merge(found, request.max_bytes).map_err(|Full { .. }| too_large)?;
+    Ok(answer)
+}
+
+/// The answer for a tenant that has no lines.
+pub(crate) fn no_samples(log: &ArrivalLog, as_of: u64) -> Sampled {
+    let (head, ()) = log.with_head(&Account::default(), || ());
+    Sampled { through: as_of.min(head.seq), watermark: head.watermark, ..Sampled::default() }
+}
+
+/// Puts what workers have found together.
+fn merge(found: Vec<Vec<(Labels, Column)>>, mut room: usize) -> Result<Vec<(Labels, Column)>, Full> {
+    let mut found = found.into_iter();
+    let Some(mut all) = found.next() else { return Ok(Vec::new()) };
+    let mut places: HashMap<Labels, usize> = HashMap::new();
+    for part in found.filter(|part| !part.is_empty()) {
+        if places.is_empty() {
+            places = all.iter().enumerate().map(|(i, (labels, _))| (labels.clone(), i)).collect();
+        }
+        for (labels, column) in part {
+            match places.get(&labels) {
+                Some(place) => all[*place].1.merge(column, &mut room)?,
+                None => {
+                    places.insert(labels.clone(), all.len());
+                    all.push((labels, column));
+                }
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Which streams are selected, each asked once.
+struct Matching<'a> {
+    request: &'a SamplesRequest,
+    known: HashMap<u64, bool>,
+}
+
+impl<'a> Matching<'a> {
+    fn new(request: &'a SamplesRequest) -> Self {
+        Self { request, known: HashMap::new() }
+    }
+
+    fn selects(&mut self, run: &Run) -> bool {
+        let matches = || self.request.query.matchers().matches(&run.stream.labels);
+        *self.known.entry(run.stream.id).or_insert_with(matches)
+    }
+}
+
+/// Where runs of a selected stream overlap those before them: only there may an entry have an equal in another run. Streams go by their
+/// hash, since one that was forgotten and came back is another; streams that share a hash only cause more comparing.
+fn spans(
+    batches: &[Arc<Batch>],
+    matching: &mut Matching<'_>,
+    (first, last): (i64, i64),
+    cancel: &Cancel,
+) -> HashMap<u64, Spans> {
+    let mut highest: HashMap<u64, i64> = HashMap::new();
+    let mut spans: HashMap<u64, Spans> = HashMap::new();
+    for batch in batches.iter().take_while(|_| !cancel.is_set()) {
+        for run in batch.runs.iter().filter(|run| run.overlaps(first, last) && matching.selects(run)) {
+            let known = highest.entry(run.stream.hash).or_insert(i64::MIN);
+            if run.min <= *known && *known != i64::MIN {
+                spans.entry(run.stream.hash).or_default().push((run.min, run.max.min(*known)));
+            }
+            *known = (*known).max(run.max);
+        }
+    }
+    for of_stream in spans.values_mut() {
+        of_stream.sort_unstable();
+        let mut merged: Spans = Vec::with_capacity(of_stream.len());
+        for (begin, end) in of_stream.drain(..) {
+            match merged.last_mut() {
+                Some(last) if begin <= last.1 => last.1 = last.1.max(end),
+                _ => merged.push((begin, end)),
+            }
+        }
+        *of_stream = merged;
+    }
+    spans
+}
+
+fn in_spans(spans: &[(i64, i64)], timestamp: i64) -> bool {
+    let next = spans.partition_point(|(_, end)| *end < timestamp);
+    spans.get(next).is_some_and(|(begin, _)| *begin <= timestamp)
+}
+
+/// The entries that were met and may have an equal.
+#[derive(Default)]
+struct Met([Mutex<HashSet<u128>>; SHARDS]);
+
+impl Met {
+    /// Whether this is the first entry of its kind.
+    fn insert(&self, batch: &Batch, run: &Run, entry: &EntrySpan, seed: u64) -> bool {
+        let mut hash = xxhash_rust::xxh3::Xxh3::with_seed(seed);
+        hash.update(&run.stream.hash.to_le_bytes());
+        hash.update(&entry.timestamp.to_le_bytes());
+        hash.update(&batch.content_key(entry, seed).to_le_bytes());
+        let key = hash.digest128();
+        self.0[key as usize % SHARDS].lock().insert(key)
+    }
+}
+
+/// What the workers share.
+struct Collection<'a> {
+    request: &'a SamplesRequest,
+    bounds: (i64, i64),
+    seed: u64,
+    cancel: &'a Cancel,
+    batches: &'a [Arc<Batch>],
+    next: AtomicUsize,
+    spans: HashMap<u64, Spans>,
+    met: Met,
+    /// Memory that nobody has taken yet, in bytes.
+    room: AtomicUsize,
+    /// Whether there was not enough.
+    full: AtomicBool,
+    scanned: Totals,
+}
+
+/// What one worker has.
+struct Worker<'a> {
+    runner: SampleRunner,
+    matching: Matching<'a>,
+    columns: Vec<Column>,
+    /// Series whose labels have been paid for.
+    paid: u32,
+    room: usize,
+    pane: Pane,
+    /// Places, within a run, of entries that equal one before them.
+    repeats: Vec<u32>,
+    seen: HashSet<(i64, u128)>,
+    scanned: Scanned,
+    unlooked: u32,
+}
+
+/// The read is over before its end.
+struct Stop;
+
+impl Collection<'_> {
+    /// Remembers the entries of batches that were looked at earlier, as far as later ones may equal them.
+    fn meet(&self, batches: &[Arc<Batch>], matching: &mut Matching<'_>) {
+        if self.spans.is_empty() {
+            return;
+        }
+        for batch in batches {
+            for run in batch.runs.iter().filter(|run| matching.selects(run)) {
+                let Some(spans) = self.spans.get(&run.stream.hash) else { continue };
+                for entry in batch.entries(run).iter().filter(|entry| in_spans(spans, entry.timestamp)) {
+                    self.met.insert(batch, run, entry, self.seed);
+                }
+            }
+        }
+    }
+
+    fn work(&self) -> Vec<(Labels, Column)> {
+        let mut worker = Worker {
+            runner: self.request.query.runner(self.request.detect_level),
+            matching: Matching::new(self.request),
+            columns: Vec::new(),
+            paid: 0,
+            room: 0,
+            // Holds nothing.
+            pane: Pane { number: 0, first: i64::MAX, last: i64::MIN },
+            repeats: Vec::new(),
+            seen: HashSet::new(),
+            scanned: Scanned::default(),
+            unlooked: 0,
+        };
+        while let Some(batch) = self.batches.get(self.next.fetch_add(1, Ordering::Relaxed)) {
+            if self.cancel.is_set() || self.full.load(Ordering::Relaxed) || self.look(batch, &mut worker).is_err() {
+                break;
+            }
+        }
+        self.scanned.add(worker.scanned);
+        let Worker { columns, runner, .. } = worker;
+        let numbered = columns.into_iter().zip(0..);
+        numbered.filter_map(|(column, number)| Some((runner.labels(number)?.clone(), column))).collect()
+    }
+
+    fn look(&self, batch: &Batch, worker: &mut Worker<'_>) -> Result<(), Stop> {
+        let (first, last) = self.bounds;
+        worker.scanned.batches += 1;
+        let may_match = batch.lines() < MIN_LINES_FOR_REGION || self.request.query.may_match(batch.body());
+        for run in batch.runs.iter().filter(|run| run.overlaps(first, last)) {
+            if !worker.matching.selects(run) {
+                continue;
+            }
+            if !may_match {
+                let inside = batch.entries(run).iter().filter(|e| (first..=last).contains(&e.timestamp));
+                inside.for_each(|entry| worker.scan(entry));
+                continue;
+            }
+            worker.runner.enter(&run.stream.labels);
+            let spans = self.spans.get(&run.stream.hash).map_or(&[][..], Vec::as_slice);
+            let entries = batch.entries(run);
+            worker.find_repeats(batch, entries, self.seed);
+            match worker.runner.series_of_stream().filter(|_| spans.is_empty() && worker.repeats.is_empty()) {
+                Some(number) => self.count(batch, run, number, worker)?,
+                None => self.run(batch, run, spans, worker)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Lines that are all worth the same to the same series.
+    fn count(&self, batch: &Batch, run: &Run, number: SeriesNumber, worker: &mut Worker<'_>) -> Result<(), Stop> {
+        let (mut lines, mut sum) = (0, 0.0);
+        for (i, entry) in batch.entries(run).iter().enumerate() {
+            if entry.metadata_len > 0 {
+                self.line(batch, run, i, entry, worker)?;
+                continue;
+            }
+            if !worker.pane.holds(entry.timestamp) {
+                self.add_run(worker, number, lines, sum)?;
+                (lines, sum) = (0, 0.0);
+                if !worker.reach(self.request, entry.timestamp) {
+                    continue;
+                }
+            }
+            worker.scan(entry);
+            worker.scanned.matched += 1;
+            lines += 1;
+            sum += worker.runner.worth(entry.line_len);
+        }
+        self.add_run(worker, number, lines, sum)
+    }
+
+    fn run(&self, batch: &Batch, run: &Run, spans: &[(i64, i64)], worker: &mut Worker<'_>) -> Result<(), Stop> {
+        let mut repeats = std::mem::take(&mut worker.repeats).into_iter().peekable();
+        for (i, entry) in batch.entries(run).iter().enumerate() {
+            if repeats.next_if(|repeat| *repeat as usize == i).is_some() {
+                continue;
+            }
+            if !spans.is_empty() && in_spans(spans, entry.timestamp) && !self.met.insert(batch, run, entry, self.seed) {
+                continue;
+            }
+            self.line(batch, run, i, entry, worker)?;
+        }
+        Ok(())
+    }
+
+    fn line(&self, batch: &Batch, run: &Run, i: usize, entry: &EntrySpan, worker: &mut Worker<'_>) -> Result<(), Stop> {
+        if !worker.pane.holds(entry.timestamp) && !worker.reach(self.request, entry.timestamp) {
+            return Ok(());
+        }
+        worker.scan(entry);
+        worker.unlooked += entry.line_len.saturating_add(LINE_COST);
+        if worker.unlooked >= BYTES_PER_LOOK {
+            worker.unlooked = 0;
+            if self.cancel.is_set() {
+                return Err(Stop);
+            }
+        }
+        let timestamp = Timestamp(entry.timestamp);
+        let sample = if entry.metadata_len == 0 {
+            worker.runner.run(timestamp, batch.line(entry), &[])
+        } else {
+            worker.runner.run(timestamp, batch.line(entry), &batch.metadata(entry))
+        };
+        let Some((number, value)) = sample else { return Ok(()) };
+        worker.scanned.matched += 1;
+        let place = Place {
+            timestamp: entry.timestamp,
+            stream_hash: run.stream.hash,
+            seq: batch.seq,
+            index: run.first + u32::try_from(i).unwrap_or(u32::MAX),
+        };
+        let pane = worker.pane.number;
+        self.add(worker, number, |column, room| column.add(pane, value, place, room))
+    }
+
+    fn add_run(&self, worker: &mut Worker<'_>, number: SeriesNumber, lines: u64, sum: f64) -> Result<(), Stop> {
+        if lines == 0 {
+            return Ok(());
+        }
+        let pane = worker.pane.number;
+        self.add(worker, number, |column, room| column.add_many(pane, lines, sum, room))
+    }
+
+    /// Changes the column of a series, once there is room for it.
+    fn add(
+        &self,
+        worker: &mut Worker<'_>,
+        number: SeriesNumber,
+        change: impl Fn(&mut Column, &mut usize) -> Result<(), Full>,
+    ) -> Result<(), Stop> {
+        while worker.columns.len() <= number as usize {
+            worker.columns.push(self.request.query.column());
+        }
+        while worker.paid <= number {
+            let text = |labels: &Labels| labels.iter().map(|(n, v)| n.len() + v.len() + LABEL_COST).sum::<usize>();
+            let cost = SERIES_COST + worker.runner.labels(worker.paid).map_or(0, text);
+            while worker.room < cost {
+                worker.room += self.take_room(cost)?;
+            }
+            worker.room -= cost;
+            worker.paid += 1;
+        }
+        let Some(column) = worker.columns.get_mut(number as usize) else { return Ok(()) };
+        while let Err(Full { needed }) = change(column, &mut worker.room) {
+            worker.room += self.take_room(needed)?;
+        }
+        Ok(())
+    }
+
+    fn take_room(&self, needed: usize) -> Result<usize, Stop> {
+        let least = needed.max(1);
+        let took = self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| {
+            (room >= least).then(|| room - least.max(ROOM_AT_ONCE).min(room))
+        });
+        took.map(|room| least.max(ROOM_AT_ONCE).min(room)).map_err(|_too_little| {
+            self.full.store(true, Ordering::Relaxed);
+            Stop
+        })
+    }
+}
+
+impl Worker<'_> {
+    fn scan(&mut self, entry: &EntrySpan) {
+        self.scanned.lines += 1;
+        self.scanned.bytes += u64::from(entry.line_len);
+    }
+
+    /// Goes to the pane of a timestamp, if there is one.
+    fn reach(&mut self, request: &SamplesRequest, timestamp: i64) -> bool {
+        let pane = request.grid.pane(timestamp);
+        if let Some(pane) = pane {
+            self.pane = pane;
+        }
+        pane.is_some()
+    }
+
+    /// Finds the entries of a run that equal one before them in it: only entries whose timestamps do not grow may.
+    fn find_repeats(&mut self, batch: &Batch, entries: &[EntrySpan], seed: u64) {
+        self.repeats.clear();
+        if entries.is_sorted_by(|a, b| a.timestamp < b.timestamp) {
+            return;
+        }
+        self.seen.clear();
+        let sorted = entries.is_sorted_by_key(|entry| entry.timestamp);
+        let tied = |i: usize| {
+            let same =
+                |j: Option<usize>| j.and_then(|j| entries.get(j)).is_some_and(|e| e.timestamp == entries[i].timestamp);
+            !sorted || same(i.checked_sub(1)) || same(Some(i + 1))
+        };
+        for (i, entry) in entries.iter().enumerate().filter(|(i, _)| tied(*i)) {
+            if !self.seen.insert((entry.timestamp, batch.content_key(entry, seed))) {
+                self.repeats.push(u32::try_from(i).unwrap_or(u32::MAX));
+            }
+        }
+    }
+}
