@@ -90,8 +90,8 @@ impl Cell for Moments {
         self.count += 1;
         if self.count == 1 {
             self.mean = value;
-            // As Welford's first step: zero, but NaN for what is not finite.
-            self.squares = (value - value) * value;
+            // A value that is not finite has no distance, not even from itself.
+            self.squares = if value.is_finite() { 0.0 } else { f64::NAN };
             return 0;
         }
         if self.mean.is_infinite() && (value.is_finite() || value == self.mean) {

@@ -13,7 +13,7 @@ use self::cases::Case;
 use self::log::Feed;
 
 /// Fewer cases than this mean that files were not found or not understood.
-const FEWEST_CASES: usize = 300;
+const FEWEST_CASES: usize = 900;
 
 /// What a case says should come of its query, and what did.
 struct Differences {

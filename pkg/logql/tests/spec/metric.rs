@@ -1,14 +1,18 @@
 //! Metric queries over lines: when they are evaluated, what should come of it, and how that is compared.
 
+use std::collections::HashMap;
 use std::iter::Peekable;
+use std::sync::Arc;
 
 use tailwater_logql::ast::{Expr, MetricExpr};
-use tailwater_logql::metric::{Series, Steps};
-use tailwater_logql::{go, parse};
+use tailwater_logql::metric::{
+    Column, Evaluated, EvaluationLimits, Leaf, Place, SampleQuery, Series, Steps, answered, leaves, series,
+};
+use tailwater_logql::{go, metric, parse};
 use tailwater_model::{Labels, Timestamp};
 
 use crate::Differences;
-use crate::cases::{Case, labels};
+use crate::cases::{Case, Line, labels};
 
 /// What a case says should come of a query at some times.
 struct Wanted {
@@ -65,6 +69,49 @@ pub(crate) fn ask<'a>(
     let steps = steps(when);
     let wanted = wanted(results);
     wanted.check(when, steps, differences);
+    wanted.compare(when, evaluate(&case.lines, &query, steps), ordered(&query), differences);
+}
+
+/// The answer of a query about some lines; a number is a series without labels.
+fn evaluate(lines: &[Line], query: &MetricExpr, steps: Steps) -> Result<Vec<Series>, String> {
+    let found = leaves(query).iter().map(|leaf| collect(lines, leaf, steps)).collect::<Result<_, _>>()?;
+    let limits = EvaluationLimits { max_query_series: 500 };
+    match metric::evaluate(query, steps, found, limits).map_err(|e| e.to_string())? {
+        Evaluated::Scalar(value) => Ok(vec![Series::constant(Labels::from_pairs(Vec::new()), steps.count, value)]),
+        // At one time all are listed, even those that are equal.
+        Evaluated::Series(series) if steps.step == 0 => Ok(series),
+        Evaluated::Series(series) => {
+            let joined = answered(&series).map(|(labels, points)| {
+                let mut all = Series::empty(labels.clone(), steps.count);
+                points.for_each(|(step, value)| all.set(step, value));
+                all
+            });
+            Ok(joined.collect())
+        }
+    }
+}
+
+/// The series of a range aggregation.
+fn collect(lines: &[Line], leaf: &Leaf<'_>, steps: Steps) -> Result<Vec<Series>, String> {
+    let query = SampleQuery::compile(leaf.aggregation, leaf.pushed.as_ref()).map_err(|e| e.to_string())?;
+    let query = Arc::new(query);
+    let grid = query.grid(steps);
+    let mut runner = query.runner(false);
+    let mut columns: HashMap<Labels, Column> = HashMap::new();
+    let mut room = usize::MAX;
+    for (line, index) in lines.iter().zip(0..) {
+        let Some(pane) = grid.pane(line.at.nanos()).filter(|_| query.matchers().matches(&line.stream)) else {
+            continue;
+        };
+        runner.enter(&line.stream);
+        let metadata: Vec<_> = line.metadata.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let Some((number, value)) = runner.run(line.at, line.text.as_bytes(), &metadata) else { continue };
+        let labels = runner.labels(number).expect("a series that was met").clone();
+        let place = Place { timestamp: line.at.nanos(), stream_hash: line.stream.loki_hash(), seq: 1, index };
+        let column = columns.entry(labels).or_insert_with(|| query.column());
+        column.add(pane.number, value, place, &mut room).expect("there is room");
+    }
+    series(&query, &grid, columns).map_err(|e| e.to_string())
 }
 
 /// `60s`, or `0s to 60s step 15s`.
