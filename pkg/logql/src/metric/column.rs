@@ -124,7 +124,9 @@ impl Cell for Moments {
             return 0;
         }
         let delta = right - left;
-        self.mean = left * (a / (a + b)) + right * (b / (a + b));
+        // Equal means stay as they are. What is too large for that is weighed.
+        let weighed = || left * (a / (a + b)) + right * (b / (a + b));
+        self.mean = if delta.is_infinite() { weighed() } else { left + delta * (b / (a + b)) };
         self.squares += other.squares + delta * delta * (a / (a + b)) * b;
         0
     }
