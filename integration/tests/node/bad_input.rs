@@ -292,7 +292,7 @@ async fn random_queries_never_hurt() {
             }
         }
         let reply = client.get_with("/loki/api/v1/query_range", &[("query", &query), ("since", "1h")]).await;
-        assert!([200, 400, 500, 501].contains(&reply.status), "{query}: {}", reply.status);
+        assert!([200, 400, 500].contains(&reply.status), "{query}: {}", reply.status);
         assert!(!reply.body.is_empty(), "{query}");
     }
     assert_serves(&client).await;

@@ -11,6 +11,7 @@ mod queries;
 mod slow_tails;
 mod tail;
 mod tenancy;
+mod tenant_tails;
 
 /// The lines of a query's answer as a reader of the checker sees them.
 fn delivered(lines: Vec<tailwater_integration::client::Line>) -> Vec<tailwater_integration::tail::Delivered> {

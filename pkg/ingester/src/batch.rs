@@ -55,6 +55,8 @@ pub(crate) struct Run {
     pub(crate) min: i64,
     /// The latest timestamp.
     pub(crate) max: i64,
+    /// Bytes of its lines.
+    pub(crate) bytes: u64,
 }
 
 impl Batch {
@@ -98,6 +100,15 @@ impl Batch {
     pub(crate) fn entries(&self, run: &Run) -> &[EntrySpan] {
         let first = run.first as usize;
         self.push.entries.get(first..first + run.len as usize).unwrap_or_default()
+    }
+
+    /// How many entries of a run lie in `[start, end]`, and the bytes of their lines.
+    pub(crate) fn size_within(&self, run: &Run, start: i64, end: i64) -> (u64, u64) {
+        if run.within(start, end) {
+            return (u64::from(run.len), run.bytes);
+        }
+        let inside = self.entries(run).iter().filter(|e| (start..=end).contains(&e.timestamp));
+        inside.fold((0, 0), |(lines, bytes), e| (lines + 1, bytes + u64::from(e.line_len)))
     }
 
     pub(crate) fn line(&self, entry: &EntrySpan) -> &[u8] {

@@ -5,7 +5,6 @@
 //! * What it yields always ends at the end of a batch. A step is bounded work; a batch may take several.
 //! * An idle reader owns no buffers.
 
-use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -17,6 +16,7 @@ use tailwater_wire::node::{Gap, MatchedBatch, MatchedLine};
 
 use crate::batch::{Batch, Run};
 use crate::log::{Account, ArrivalLog, Fetched};
+use crate::stream::ByStream;
 
 /// Bytes looked at in one step, roughly 0.1 to 1 ms of work. (Small in tests, so that a batch takes several.)
 const STEP_BYTES: usize = if cfg!(test) { 1 << 10 } else { 128 << 10 };
@@ -47,12 +47,12 @@ pub(crate) struct Evaluator {
     query: Arc<LogQuery>,
     detect_level: bool,
     runner: Option<Runner>,
-    matching: HashMap<u64, bool>,
+    matching: ByStream<bool>,
 }
 
 impl Evaluator {
     pub(crate) fn new(query: Arc<LogQuery>, detect_level: bool) -> Self {
-        Self { query, detect_level, runner: None, matching: HashMap::new() }
+        Self { query, detect_level, runner: None, matching: ByStream::default() }
     }
 
     /// Whether the run's stream is selected.

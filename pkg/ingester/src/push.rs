@@ -293,7 +293,9 @@ impl<'a> Pass<'a> {
         }
         drop(state);
         let span = |i: usize| u32::try_from(i).unwrap_or(u32::MAX);
-        Some(Run { stream, first: span(begin), len: span(*kept - begin), min: passed.min, max: passed.max })
+        let text = self.entries[begin..*kept].iter().map(|e| u64::from(e.line_len)).sum();
+        let (first, len) = (span(begin), span(*kept - begin));
+        Some(Run { stream, first, len, min: passed.min, max: passed.max, bytes: text })
     }
 
     /// Duplicates and the out-of-order window, entry by entry.

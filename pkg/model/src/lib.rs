@@ -12,6 +12,6 @@ mod timestamp;
 
 pub use labels::{Category, LabelPair, LabelSet, Labels, selector_text};
 pub use limits::{Limits, TenantLimits};
-pub use position::{LogId, Position, Positions};
+pub use position::{LogId, Position};
 pub use tenant::{TenantError, TenantId, TenantIds};
 pub use timestamp::{Clock, SystemClock, Timestamp};

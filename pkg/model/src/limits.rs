@@ -75,6 +75,33 @@ pub struct Limits {
     pub volume_max_series: usize,
 }
 
+impl Limits {
+    /// The limits that hold for a request over several tenants: of each that bounds a request the smallest that is not off, else
+    /// the first tenant's.
+    #[must_use]
+    pub fn strictest(of_tenants: impl IntoIterator<Item = Arc<Self>>) -> Self {
+        let mut all = of_tenants.into_iter();
+        let first = all.next().map_or_else(Self::default, Arc::unwrap_or_clone);
+        all.fold(first, |mut strict, next| {
+            let shorter = |a: Duration, b: Duration| if a.is_zero() || (!b.is_zero() && b < a) { b } else { a };
+            let fewer = |a: usize, b: usize| [a, b].into_iter().filter(|n| *n > 0).min().unwrap_or(0);
+            strict.max_query_length = shorter(strict.max_query_length, next.max_query_length);
+            strict.max_query_lookback = shorter(strict.max_query_lookback, next.max_query_lookback);
+            strict.query_timeout = shorter(strict.query_timeout, next.query_timeout);
+            let entries = [strict.max_entries_limit_per_query, next.max_entries_limit_per_query];
+            strict.max_entries_limit_per_query = entries.into_iter().filter(|n| *n > 0).min().unwrap_or(0);
+            strict.max_streams_matchers_per_query =
+                strict.max_streams_matchers_per_query.min(next.max_streams_matchers_per_query);
+            strict.max_query_range = shorter(strict.max_query_range, next.max_query_range);
+            strict.max_query_series = fewer(strict.max_query_series, next.max_query_series);
+            strict.max_query_parallelism = fewer(strict.max_query_parallelism, next.max_query_parallelism);
+            let bytes = [strict.max_query_bytes_read, next.max_query_bytes_read];
+            strict.max_query_bytes_read = bytes.into_iter().filter(|n| *n > 0).min().unwrap_or(0);
+            strict
+        })
+    }
+}
+
 /// Where the limits of a tenant come from.
 pub trait TenantLimits: Send + Sync + 'static {
     /// The limits of `tenant` now. Called per push and per query; must be cheap.
@@ -140,5 +167,26 @@ impl Default for Limits {
             volume_enabled: true,
             volume_max_series: 1000,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_tenants_the_strictest_limit_that_is_on_holds() {
+        let hour = Duration::from_secs(3600);
+        let limits = |lookback: Duration, entries: u32, matchers: usize| {
+            Arc::new(Limits {
+                max_query_lookback: lookback,
+                max_entries_limit_per_query: entries,
+                max_streams_matchers_per_query: matchers,
+                ..Limits::default()
+            })
+        };
+        let strict = Limits::strictest([limits(Duration::ZERO, 0, 7), limits(2 * hour, 5, 9), limits(hour, 6, 8)]);
+        assert_eq!(strict, Limits::clone(&limits(hour, 5, 7)));
+        assert_eq!(Limits::strictest([limits(hour, 0, 7)]), Limits::clone(&limits(hour, 0, 7)));
     }
 }

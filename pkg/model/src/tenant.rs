@@ -118,6 +118,19 @@ impl TenantIds {
     }
 }
 
+/// `a|b`, as a request names them.
+impl fmt::Display for TenantIds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, tenant) in self.0.iter().enumerate() {
+            if i > 0 {
+                f.write_str("|")?;
+            }
+            tenant.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
 impl From<TenantId> for TenantIds {
     fn from(one: TenantId) -> Self {
         Self(vec![one])
@@ -145,6 +158,7 @@ mod tests {
         let ids = TenantIds::parse("c|a|b|a").unwrap();
         assert_eq!(ids.as_slice().iter().map(TenantId::as_str).collect::<Vec<_>>(), ["a", "b", "c"]);
         assert!(ids.single().is_err());
+        assert_eq!(ids.to_string(), "a|b|c");
         assert_eq!(TenantIds::parse("a|").unwrap().as_slice().len(), 1);
         assert_eq!(TenantIds::parse("|"), Err(TenantError::Missing));
     }

@@ -28,6 +28,14 @@ pub enum Error {
         /// `max_concurrent_tail_requests`.
         limit: u32,
     },
+    /// The tail names more tenants than a tail may follow.
+    #[error("a tail is of at most {limit} tenants, and this one names {count}")]
+    TooManyTenants {
+        /// Tenants named.
+        count: usize,
+        /// The most there may be.
+        limit: usize,
+    },
     /// The range is longer than the tenant may ask for.
     #[error("the query time range exceeds the limit (query length: {length}, limit: {limit})")]
     TooLong {

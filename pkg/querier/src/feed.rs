@@ -1,30 +1,36 @@
-//! A feed: one (tenant, query, encoding, delay) followed on every ingester, merged, encoded once, for however many sessions.
+//! A feed: one (tenants, query, encoding, delay) followed on every ingester, merged, encoded once, for however many sessions.
 //!
 //! Its task lives as long as somebody holds the [`Feed`]. A round: take what the follow streams have ready (bounded), let the
 //! merger say what is due, encode it, publish the frames under one lock, wake the sessions. There is no polling: the task sleeps
 //! until a stream has something or a held line falls due. With many sessions rounds are kept a little apart, so that the number
 //! of socket writes stays in proportion to time and not to pushes; the first line after a pause still leaves at once.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use futures_util::stream::{SelectAll, StreamExt, select_all};
 use parking_lot::Mutex;
 use tailwater_logql::LogQuery;
-use tailwater_model::{Clock, LabelSet, Labels, LogId, Position, Positions, TenantId, Timestamp};
+use tailwater_model::{Clock, LabelSet, Labels, TenantId, Timestamp};
 use tailwater_wire::frame::{Dropped, FrameEncoder, TailEncoding};
-use tailwater_wire::node::{FollowEvent, FollowRequest, Gap, Node};
+use tailwater_wire::node::{FollowEvent, Gap, Node};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::Error;
+use crate::mark::Mark;
 use crate::merge::{Held, MergeCounts, Merger, Round};
 use crate::metrics::Metrics;
 use crate::ring::{Frame, Ring};
 use crate::session::EndReason;
+use crate::source::{Positions, Source, SourceId, Sources};
+use crate::tenant_labels::TenantLabels;
 
 /// Most lines in a frame.
 pub(crate) const MAX_FRAME_LINES: usize = 100;
@@ -45,10 +51,19 @@ const UNPACED_SESSIONS: usize = 4;
 /// What makes two tails the same feed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct FeedKey {
-    pub(crate) tenant: TenantId,
+    /// Sorted, without repeats, at least one.
+    pub(crate) tenants: Vec<FeedTenant>,
+    /// Lines have their tenant as a label.
+    pub(crate) names_tenants: bool,
     pub(crate) query: String,
     pub(crate) encoding: TailEncoding,
     pub(crate) delay: Duration,
+}
+
+/// A tenant that a feed follows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct FeedTenant {
+    pub(crate) id: TenantId,
     pub(crate) detect_level: bool,
 }
 
@@ -59,7 +74,7 @@ pub(crate) type Feeds = Mutex<HashMap<FeedKey, Weak<Feed>>>;
 pub(crate) struct Feed {
     key: FeedKey,
     pub(crate) query: Arc<LogQuery>,
-    pub(crate) nodes: Vec<Arc<dyn Node>>,
+    pub(crate) sources: Sources,
     pub(crate) ring: Arc<Mutex<Ring>>,
     /// Changes when frames are published or the feed ends.
     pub(crate) published: watch::Receiver<u64>,
@@ -82,33 +97,36 @@ pub(crate) struct FeedParts {
 impl Feed {
     /// Opens a feed that begins after the newest batch of each node.
     pub(crate) async fn open(key: FeedKey, parts: FeedParts, feeds: Weak<Feeds>) -> Result<Arc<Self>, Error> {
-        let mut heads = Positions::default();
-        for node in &parts.nodes {
-            heads.advance(Position { log: node.log_id(), seq: node.head().await? });
+        let heads = try_join_all(parts.nodes.iter().map(|node| node.head())).await?;
+        let (mut sources, mut positions) = (Vec::new(), Positions::default());
+        // Tenant by tenant: lines of equal times come in this order.
+        for FeedTenant { id, detect_level } in &key.tenants {
+            for (node, head) in parts.nodes.iter().zip(&heads) {
+                let source = SourceId::new(sources.len());
+                sources.push(Source { node: Arc::clone(node), tenant: id.clone(), detect_level: *detect_level });
+                positions.advance(source, *head);
+            }
         }
-        let merger = Merger::new(heads.clone(), key.delay, parts.merge_bytes);
+        let sources = Sources::new(sources);
+        let follows = sources.iter().map(|(id, source)| {
+            let events = source.follow(&parts.query, positions.seq(id)).map(move |event| (id, event));
+            Box::pin(events) as Events
+        });
+        let follows = select_all(follows);
+        let merger = Merger::new(positions, key.delay, parts.merge_bytes);
         let ring = Arc::new(Mutex::new(Ring::new(merger.mark().clone(), parts.ring_bytes)));
         let (published_tx, published) = watch::channel(0);
-        let follows = parts.nodes.iter().map(|node| {
-            let log = node.log_id();
-            let request = FollowRequest {
-                tenant: key.tenant.clone(),
-                query: Arc::clone(&parts.query),
-                detect_level: key.detect_level,
-                after: heads.seq(log),
-            };
-            let events = node.follow(request).map(move |event| (log, event));
-            Box::pin(events) as std::pin::Pin<Box<dyn futures_core::Stream<Item = (LogId, FollowEvent)> + Send>>
-        });
         let run = Run {
-            follows: select_all(follows),
+            follows,
             merger,
             counts: MergeCounts::default(),
+            tenant_labels: key.names_tenants.then(|| TenantLabels::new(sources.clone())),
             encoder: FrameEncoder::new(key.encoding.clone()),
             ring: Arc::clone(&ring),
             published: published_tx,
             clock: parts.clock,
             metrics: parts.metrics.clone(),
+            sources: sources.clone(),
             trimmed: 0,
         };
         let task = tokio::spawn(run.run()).abort_handle();
@@ -116,7 +134,7 @@ impl Feed {
         Ok(Arc::new(Self {
             key,
             query: parts.query,
-            nodes: parts.nodes,
+            sources,
             ring,
             published,
             task,
@@ -128,6 +146,11 @@ impl Feed {
 
     pub(crate) fn key(&self) -> &FeedKey {
         &self.key
+    }
+
+    /// What names the tenants of its lines, if they are named.
+    pub(crate) fn tenant_labels(&self) -> Option<TenantLabels> {
+        self.key.names_tenants.then(|| TenantLabels::new(self.sources.clone()))
     }
 
     pub(crate) fn session_number(&self) -> u64 {
@@ -149,18 +172,21 @@ impl Drop for Feed {
     }
 }
 
-type Follows = SelectAll<std::pin::Pin<Box<dyn futures_core::Stream<Item = (LogId, FollowEvent)> + Send>>>;
+/// What the follow of a source yields.
+type Events = Pin<Box<dyn futures_core::Stream<Item = (SourceId, FollowEvent)> + Send>>;
 
 /// The feed's task.
 struct Run {
-    follows: Follows,
+    follows: SelectAll<Events>,
     merger: Merger,
     counts: MergeCounts,
+    tenant_labels: Option<TenantLabels>,
     encoder: FrameEncoder,
     ring: Arc<Mutex<Ring>>,
     published: watch::Sender<u64>,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
+    sources: Sources,
     /// Lines trimmed since the last frame.
     trimmed: u64,
 }
@@ -189,7 +215,7 @@ impl Run {
         tokio::select! {
             biased;
             event = self.follows.next() => match event {
-                Some((log, event)) => Some(self.absorb(log, event)),
+                Some((source, event)) => Some(self.absorb(source, event)),
                 None => { tokio::time::sleep_until(due?).await; Some(0) }
             },
             () = async { match due { Some(due) => tokio::time::sleep_until(due).await, None => std::future::pending().await } } => Some(0),
@@ -201,27 +227,30 @@ impl Run {
         use futures_util::FutureExt as _;
         while taken < MAX_ROUND_BYTES {
             match self.follows.next().now_or_never() {
-                Some(Some((log, event))) => taken += self.absorb(log, event).max(1),
+                Some(Some((source, event))) => taken += self.absorb(source, event).max(1),
                 _ => break,
             }
         }
     }
 
-    fn absorb(&mut self, log: LogId, event: FollowEvent) -> usize {
+    fn absorb(&mut self, source: SourceId, event: FollowEvent) -> usize {
         match event {
             FollowEvent::Lines(batch) => {
-                self.merger.absorb(log, &batch);
+                self.merger.absorb(source, &batch);
                 batch.text.len() + batch.lines.len() * size_of::<Held>()
             }
             FollowEvent::Idle { through, .. } => {
-                self.merger.advance(Position { log, seq: through });
+                self.merger.advance(source, through);
                 0
             }
             FollowEvent::Gap(Gap { after, through, lines }) => {
-                tracing::warn!(%log, after, through, lines, "a feed fell behind a trimmed log");
+                if let Some(Source { node, tenant, .. }) = self.sources.get(source) {
+                    let log = node.log_id();
+                    tracing::warn!(%log, %tenant, after, through, lines, "a feed fell behind a trimmed log");
+                }
                 self.trimmed += lines;
                 self.metrics.trimmed_lines.inc_by(lines);
-                self.merger.advance(Position { log, seq: through });
+                self.merger.advance(source, through);
                 0
             }
         }
@@ -253,8 +282,8 @@ impl Run {
         let mut frames = Vec::new();
         let mut first = 0;
         for (i, held) in round.lines.iter().enumerate() {
-            let line = held.line();
-            self.encoder.push(line.timestamp, held.text(), &line.labels);
+            let labels = labels_of(&mut self.tenant_labels, held);
+            self.encoder.push(held.line().timestamp, held.text(), &labels);
             let last = i + 1 == round.lines.len();
             if last || self.encoder.lines() >= MAX_FRAME_LINES || self.encoder.len_bytes() >= MAX_FRAME_BYTES {
                 let mark = if last { round.after.clone() } else { round.mark_at(held.key) };
@@ -270,16 +299,26 @@ impl Run {
         frames
     }
 
-    fn frame(&mut self, lines: &[Held], mark: crate::mark::Mark, keep_entries: bool, now: Timestamp) -> Frame {
+    fn frame(&mut self, lines: &[Held], mark: Mark, keep_entries: bool, now: Timestamp) -> Frame {
         let trimmed = std::mem::take(&mut self.trimmed);
         let told = if trimmed > 0 { vec![trimmed_notice(trimmed, now)] } else { Vec::new() };
         let bytes = self.encoder.finish(&told);
         let entries = if keep_entries {
-            lines.iter().map(|held| (held.line().timestamp, held.line().labels.clone())).collect()
+            let entry = |held: &Held| (held.line().timestamp, labels_of(&mut self.tenant_labels, held).into_owned());
+            lines.iter().map(entry).collect()
         } else {
             Vec::new()
         };
         Frame { bytes, lines: u32::try_from(lines.len()).unwrap_or(u32::MAX), mark, entries, trimmed }
+    }
+}
+
+/// The labels with which a line leaves.
+fn labels_of<'a>(tenant_labels: &mut Option<TenantLabels>, held: &'a Held) -> Cow<'a, LabelSet> {
+    let labels = &held.line().labels;
+    match tenant_labels {
+        None => Cow::Borrowed(labels),
+        Some(known) => Cow::Owned(known.add(held.key.source(), labels)),
     }
 }
 

@@ -15,10 +15,15 @@ mod metric;
 mod metrics;
 mod querier;
 mod range;
+mod replay;
 mod ring;
 mod session;
 #[cfg(test)]
 mod session_tests;
+mod source;
+mod tenant_labels;
+#[cfg(test)]
+mod tenant_tests;
 #[cfg(test)]
 mod testing;
 

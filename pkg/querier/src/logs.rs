@@ -192,8 +192,13 @@ fn label_with_tenant(lines: &mut [(MatchedLine, Bytes)], tenant: &TenantId) {
     }
 }
 
-fn with_tenant(labels: &LabelSet, tenant: &TenantId) -> LabelSet {
+/// The labels of an entry with its tenant.
+pub(crate) fn with_tenant(labels: &LabelSet, tenant: &TenantId) -> LabelSet {
     let mut pairs: Vec<LabelPair> = labels.pairs().to_vec();
+    if labels.get(TENANT_LABEL).is_some() {
+        // Names are unique: what is renamed takes the place of what bears that name already.
+        pairs.retain(|pair| pair.name.as_ref() != ORIGINAL_TENANT_LABEL);
+    }
     for pair in &mut pairs {
         if pair.name.as_ref() == TENANT_LABEL {
             pair.name = ORIGINAL_TENANT_LABEL.into();

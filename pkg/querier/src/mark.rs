@@ -1,7 +1,7 @@
 //! Which lines a feed has given out, said exactly in a few words.
 //!
-//! A feed takes lines in log order and gives them out in time order, so at no moment has it given out a plain prefix of the
-//! logs. But the set of what it has given out always has this form:
+//! A feed takes the lines of each source in log order and gives them out in time order, so at no moment has it given out a plain
+//! prefix of the logs. But the set of what it has given out always has this form:
 //!
 //! ```text
 //! position ≤ floor                          what was there before the feed began: history's business, counted as given out
@@ -9,19 +9,21 @@
 //! position ≤ round.consumed and key ≤ round.until     what this round has given out so far, in key order
 //! ```
 //!
-//! That is a [`Mark`]. It makes three things exact, with no buffer of what was sent: a session that joins (history is the lines
+//! Positions are those of the line's source. That is a [`Mark`]. It makes three things exact, with no buffer of what was sent: a session that joins (history is the lines
 //! a mark contains, live is the rest), a session that fell behind (it reads again the difference of two marks), and, in
 //! time, a resume token.
 //!
 //! Invariants:
 //! * `until` and `consumed` never move backwards, so each mark of a feed contains all earlier ones.
-//! * A round gives out lines in ascending [`Key`] order; within one (log, seq) `index` ascends, so lines of one stream with equal
+//! * A round gives out lines in ascending [`Key`] order; within one (source, seq) `index` ascends, so lines of one stream with equal
 //!   timestamps keep the order in which they were accepted.
 
 use std::sync::Arc;
 
-use tailwater_model::{LogId, Positions, Timestamp};
+use tailwater_model::Timestamp;
 use tailwater_wire::node::MatchedLine;
+
+use crate::source::{Positions, SourceId};
 
 /// The order in which a feed gives lines out.
 ///
@@ -31,7 +33,7 @@ use tailwater_wire::node::MatchedLine;
 pub(crate) struct Key {
     release: Timestamp,
     timestamp: Timestamp,
-    log: LogId,
+    source: SourceId,
     seq: u64,
     index: u32,
 }
@@ -40,12 +42,12 @@ impl Key {
     /// After every line.
     pub(crate) const MAX: Self = Self::end_of(Timestamp::MAX);
 
-    /// The key of a line of `log`.
-    pub(crate) fn of(log: LogId, line: &MatchedLine) -> Self {
+    /// The key of a line of `source`.
+    pub(crate) fn of(source: SourceId, line: &MatchedLine) -> Self {
         Self {
             release: line.timestamp.min(line.accepted_at),
             timestamp: line.timestamp,
-            log,
+            source,
             seq: line.seq,
             index: line.index,
         }
@@ -53,13 +55,12 @@ impl Key {
 
     /// After every line that is due at `time`, before every later one.
     pub(crate) const fn end_of(time: Timestamp) -> Self {
-        Self {
-            release: time,
-            timestamp: Timestamp::MAX,
-            log: LogId::from_u128(u128::MAX),
-            seq: u64::MAX,
-            index: u32::MAX,
-        }
+        Self { release: time, timestamp: Timestamp::MAX, source: SourceId::MAX, seq: u64::MAX, index: u32::MAX }
+    }
+
+    /// Where the line came from.
+    pub(crate) const fn source(&self) -> SourceId {
+        self.source
     }
 
     /// When the line is due, apart from the feed's delay.
@@ -76,8 +77,8 @@ pub(crate) struct Extent {
 }
 
 impl Extent {
-    fn contains(&self, log: LogId, seq: u64, key: &Key) -> bool {
-        seq <= self.consumed.seq(log) && *key <= self.until
+    fn contains(&self, source: SourceId, seq: u64, key: &Key) -> bool {
+        seq <= self.consumed.seq(source) && *key <= self.until
     }
 }
 
@@ -87,7 +88,7 @@ pub(crate) struct Mark {
     pub(crate) floor: Arc<Positions>,
     pub(crate) base: Extent,
     pub(crate) round: Extent,
-    /// Per log: every line of this batch and those before it is contained in the mark or was never matched. Where a reader that
+    /// Per source: every line of this batch and those before it is contained in the mark or was never matched. Where a reader that
     /// wants what the mark lacks has to begin.
     pub(crate) complete: Arc<Positions>,
 }
@@ -101,16 +102,16 @@ impl Mark {
     }
 
     /// Whether the line had been given out.
-    pub(crate) fn contains(&self, log: LogId, line: &MatchedLine) -> bool {
-        if line.seq <= self.floor.seq(log) {
+    pub(crate) fn contains(&self, source: SourceId, line: &MatchedLine) -> bool {
+        if line.seq <= self.floor.seq(source) {
             return true;
         }
-        let key = Key::of(log, line);
-        self.base.contains(log, line.seq, &key) || self.round.contains(log, line.seq, &key)
+        let key = Key::of(source, line);
+        self.base.contains(source, line.seq, &key) || self.round.contains(source, line.seq, &key)
     }
 
-    /// The last batch of `log` of which the feed had seen anything.
-    pub(crate) fn consumed(&self, log: LogId) -> u64 {
-        self.round.consumed.seq(log).max(self.floor.seq(log))
+    /// The last batch of which the feed had seen what is of `source`.
+    pub(crate) fn consumed(&self, source: SourceId) -> u64 {
+        self.round.consumed.seq(source).max(self.floor.seq(source))
     }
 }

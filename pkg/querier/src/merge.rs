@@ -1,4 +1,4 @@
-//! Many logs in, one order out. Sans I/O: events and the time go in, rounds of lines come out.
+//! Many sources in, one order out. Sans I/O: events and the time go in, rounds of lines come out.
 //!
 //! Invariants:
 //! * Every line that goes in comes out exactly once, in some round.
@@ -13,16 +13,16 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tailwater_model::{LogId, Position, Positions, Timestamp};
+use tailwater_model::Timestamp;
 use tailwater_wire::node::{MatchedBatch, MatchedLine};
 
 use crate::mark::{Extent, Key, Mark};
+use crate::source::{Positions, SourceId};
 
 /// A line on its way from its batch to a frame.
 #[derive(Clone, Debug)]
 pub(crate) struct Held {
     pub(crate) key: Key,
-    log: LogId,
     batch: Arc<MatchedBatch>,
     at: u32,
 }
@@ -76,7 +76,7 @@ pub(crate) struct Merger {
     /// Bytes of the lines in `waiting`.
     waiting_bytes: usize,
     /// Lines in `waiting` per batch, to know where re-reading must begin.
-    waiting_batches: BTreeMap<(LogId, u64), u32>,
+    waiting_batches: BTreeMap<(SourceId, u64), u32>,
     counts: MergeCounts,
     /// What had been given out after the last round.
     mark: Mark,
@@ -132,24 +132,24 @@ impl Merger {
         }
     }
 
-    /// The log has been looked at up to this position.
-    pub(crate) fn advance(&mut self, position: Position) {
-        self.consumed.advance(position);
+    /// The source has been looked at up to this position.
+    pub(crate) fn advance(&mut self, source: SourceId, seq: u64) {
+        self.consumed.advance(source, seq);
     }
 
-    /// Takes the lines of a batch of `log`.
-    pub(crate) fn absorb(&mut self, log: LogId, batch: &Arc<MatchedBatch>) {
+    /// Takes the lines of a batch of `source`.
+    pub(crate) fn absorb(&mut self, source: SourceId, batch: &Arc<MatchedBatch>) {
         for (at, line) in (0u32..).zip(&batch.lines) {
-            let held = Held { key: Key::of(log, line), log, batch: Arc::clone(batch), at };
+            let held = Held { key: Key::of(source, line), batch: Arc::clone(batch), at };
             if self.delay.is_zero() {
                 self.due.push(held);
             } else {
                 self.waiting_bytes += held.bytes();
-                *self.waiting_batches.entry((log, line.seq)).or_default() += 1;
+                *self.waiting_batches.entry((source, line.seq)).or_default() += 1;
                 self.waiting.push(Reverse(held));
             }
         }
-        self.advance(Position { log, seq: batch.through });
+        self.advance(source, batch.through);
     }
 
     /// When [`Merger::release`] will next have something to give out.
@@ -212,7 +212,7 @@ impl Merger {
     fn pop_into(&mut self, lines: &mut Vec<Held>) {
         let Some(Reverse(held)) = self.waiting.pop() else { return };
         self.waiting_bytes -= held.bytes();
-        let batch = (held.log, held.line().seq);
+        let batch = (held.key.source(), held.line().seq);
         if let Some(left) = self.waiting_batches.get_mut(&batch) {
             *left -= 1;
             if *left == 0 {
@@ -236,10 +236,9 @@ impl Merger {
         if self.waiting_batches.is_empty() {
             return Arc::clone(consumed);
         }
-        let complete = consumed.iter().map(|p| {
-            let first = self.waiting_batches.range((p.log, 0)..=(p.log, u64::MAX)).next();
-            let seq = first.map_or(p.seq, |((_, seq), _)| seq.saturating_sub(1));
-            Position { log: p.log, seq }
+        let complete = consumed.iter().map(|(source, seq)| {
+            let first = self.waiting_batches.range((source, 0)..=(source, u64::MAX)).next();
+            first.map_or(seq, |((_, seq), _)| seq.saturating_sub(1))
         });
         Arc::new(complete.collect())
     }
@@ -255,8 +254,8 @@ mod tests {
 
     use super::*;
 
-    const LOG_A: LogId = LogId::from_u128(1);
-    const LOG_B: LogId = LogId::from_u128(2);
+    const A: SourceId = SourceId::new(0);
+    const B: SourceId = SourceId::new(1);
 
     fn batch(seq: u64, lines: &[(i64, i64)]) -> Arc<MatchedBatch> {
         let labels = LabelSet::from(&Labels::from_pairs(vec![("a".into(), "b".into())]));
@@ -281,9 +280,9 @@ mod tests {
     #[test]
     fn without_delay_lines_come_as_they_are_and_late_ones_are_counted() {
         let mut m = Merger::new(Positions::default(), Duration::ZERO, 1 << 20);
-        m.absorb(LOG_A, &batch(1, &[(5, 9), (3, 9)]));
+        m.absorb(A, &batch(1, &[(5, 9), (3, 9)]));
         assert_eq!(times(&m.release(Timestamp(10))), [3, 5]);
-        m.absorb(LOG_B, &batch(1, &[(4, 9)]));
+        m.absorb(B, &batch(1, &[(4, 9)]));
         assert_eq!(times(&m.release(Timestamp(10))), [4]);
         assert_eq!(m.counts(), MergeCounts { late: 1, forced: 0 });
         assert!(m.release(Timestamp(10)).lines.is_empty());
@@ -292,13 +291,13 @@ mod tests {
     #[test]
     fn with_delay_sources_are_merged_and_a_fast_clock_delays_nothing() {
         let mut m = Merger::new(Positions::default(), Duration::from_nanos(10), 1 << 20);
-        m.absorb(LOG_A, &batch(1, &[(100, 100), (1_000_000, 103)]));
-        m.absorb(LOG_B, &batch(1, &[(99, 104)]));
+        m.absorb(A, &batch(1, &[(100, 100), (1_000_000, 103)]));
+        m.absorb(B, &batch(1, &[(99, 104)]));
         assert_eq!(m.next_due(), Some(Timestamp(109)));
         assert!(times(&m.release(Timestamp(108))).is_empty());
         assert_eq!(times(&m.release(Timestamp(110))), [99, 100]);
         assert_eq!(times(&m.release(Timestamp(113))), [1_000_000]);
-        m.absorb(LOG_B, &batch(2, &[(50, 120)]));
+        m.absorb(B, &batch(2, &[(50, 120)]));
         assert_eq!(times(&m.release(Timestamp(120))), [50]);
         assert_eq!(m.counts().late, 1);
     }
@@ -306,7 +305,7 @@ mod tests {
     #[test]
     fn a_full_buffer_forces_the_oldest_out() {
         let mut m = Merger::new(Positions::default(), Duration::from_secs(5), 2 * (HELD_OVERHEAD + 1));
-        m.absorb(LOG_A, &batch(1, &[(4, 4), (2, 4), (3, 4)]));
+        m.absorb(A, &batch(1, &[(4, 4), (2, 4), (3, 4)]));
         assert_eq!(times(&m.release(Timestamp(5))), [2]);
         assert_eq!(m.counts().forced, 1);
     }
@@ -323,22 +322,22 @@ mod tests {
         ) {
             let mut m = Merger::new(Positions::default(), Duration::from_nanos(delay), max_bytes);
             let (mut seqs, mut now) = ([0u64; 2], 0);
-            let mut all: Vec<(LogId, Arc<MatchedBatch>)> = Vec::new();
-            let mut out: HashSet<(LogId, u64, u32)> = HashSet::new();
+            let mut all: Vec<(SourceId, Arc<MatchedBatch>)> = Vec::new();
+            let mut out: HashSet<(SourceId, u64, u32)> = HashSet::new();
             for (which, lines, wait) in steps {
                 now += wait;
-                let log = [LOG_A, LOG_B][usize::from(which)];
+                let source = [A, B][usize::from(which)];
                 seqs[usize::from(which)] += 1;
                 let b = batch(seqs[usize::from(which)], &lines);
-                m.absorb(log, &b);
-                all.push((log, b));
+                m.absorb(source, &b);
+                all.push((source, b));
                 let round = m.release(Timestamp(now));
-                let check = |mark: &Mark, out: &HashSet<(LogId, u64, u32)>| {
-                    for (log, b) in &all {
+                let check = |mark: &Mark, out: &HashSet<(SourceId, u64, u32)>| {
+                    for (source, b) in &all {
                         for line in &b.lines {
-                            let given = out.contains(&(*log, line.seq, line.index));
-                            prop_assert_eq!(mark.contains(*log, line), given);
-                            prop_assert!(given || line.seq > mark.complete.seq(*log));
+                            let given = out.contains(&(*source, line.seq, line.index));
+                            prop_assert_eq!(mark.contains(*source, line), given);
+                            prop_assert!(given || line.seq > mark.complete.seq(*source));
                         }
                     }
                     Ok(())
@@ -347,11 +346,11 @@ mod tests {
                 if !round.lines.is_empty() {
                     let at = cut.index(round.lines.len());
                     let mut half = out.clone();
-                    half.extend(round.lines[..=at].iter().map(|h| (h.log, h.line().seq, h.line().index)));
+                    half.extend(round.lines[..=at].iter().map(|h| (h.key.source(), h.line().seq, h.line().index)));
                     check(&round.mark_at(round.lines[at].key), &half)?;
                 }
                 for held in &round.lines {
-                    prop_assert!(out.insert((held.log, held.line().seq, held.line().index)), "twice");
+                    prop_assert!(out.insert((held.key.source(), held.line().seq, held.line().index)), "twice");
                 }
                 prop_assert!(round.lines.is_sorted());
                 check(&round.after, &out)?;

@@ -8,15 +8,21 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tailwater_logql::LogQuery;
-use tailwater_model::{Clock, TenantId, TenantIds, TenantLimits, Timestamp};
+use tailwater_logql::ast::{LogExpr, MatchOp, Matcher};
+use tailwater_model::{Clock, Limits, TenantId, TenantIds, TenantLimits, Timestamp};
 use tailwater_wire::frame::TailEncoding;
 use tailwater_wire::node::Node;
 
 use crate::Error;
-use crate::feed::{Feed, FeedKey, FeedParts, Feeds};
+use crate::busy::busy;
+use crate::feed::{Feed, FeedKey, FeedParts, FeedTenant, Feeds};
+use crate::logs::{TENANT_LABEL, tenants_of};
 use crate::metrics::Metrics;
 use crate::range::{check_range, past_lookback};
 use crate::session::{Account, Session, SessionParts, TailInfo};
+
+/// Most tenants of a tail. Each is followed on every ingester.
+const MAX_TAIL_TENANTS: usize = 256;
 
 /// The ingesters there are now.
 pub trait Nodes: Send + Sync + 'static {
@@ -68,9 +74,12 @@ pub enum OnSlow {
 /// A tail that a client asks for.
 #[derive(Clone)]
 pub struct TailRequest {
-    /// Whose lines.
-    pub tenant: TenantId,
+    /// Whose lines. Of several tenants each line has its tenant as the label [`TENANT_LABEL`](crate::TENANT_LABEL), and matchers on
+    /// that label say which of the tenants are followed.
+    pub tenants: TenantIds,
     /// Which lines.
+    pub expr: LogExpr,
+    /// `expr`, compiled.
     pub query: Arc<LogQuery>,
     /// Most historic lines.
     pub limit: usize,
@@ -95,14 +104,14 @@ pub struct Querier {
     tails: Arc<Tails>,
 }
 
-/// The open tails, and how many each tenant has.
+/// The open tails, under each of their tenants.
 #[derive(Debug, Default)]
 struct Tails {
     next_id: AtomicU64,
     open: Mutex<HashMap<TenantId, HashMap<u64, Arc<Account>>>>,
 }
 
-/// The right to be one of a tenant's tails; given back when dropped.
+/// The right to be one of the tails of each of its tenants; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Admission {
     tails: Arc<Tails>,
@@ -112,10 +121,12 @@ pub(crate) struct Admission {
 impl Drop for Admission {
     fn drop(&mut self) {
         let mut open = self.tails.open.lock();
-        if let Some(of_tenant) = open.get_mut(&self.account.tenant) {
-            of_tenant.remove(&self.account.id);
-            if of_tenant.is_empty() {
-                open.remove(&self.account.tenant);
+        for tenant in self.account.tenants.as_slice() {
+            if let Some(of_tenant) = open.get_mut(tenant) {
+                of_tenant.remove(&self.account.id);
+                if of_tenant.is_empty() {
+                    open.remove(tenant);
+                }
             }
         }
     }
@@ -149,9 +160,13 @@ impl Querier {
     /// Opens a tail: history from `start`, then live.
     ///
     /// # Errors
-    /// The tenant's limits, or no ingester.
+    /// The tenants' limits, or no ingester.
     pub async fn tail(&self, request: TailRequest) -> Result<Session, Error> {
-        let limits = self.limits.limits(&request.tenant);
+        let named = request.tenants.as_slice();
+        if named.len() > MAX_TAIL_TENANTS {
+            return Err(Error::TooManyTenants { count: named.len(), limit: MAX_TAIL_TENANTS });
+        }
+        let limits = Limits::strictest(named.iter().map(|tenant| self.limits.limits(tenant)));
         let now = self.clock.now();
         if request.start > now {
             return Err(past_lookback(limits.max_query_lookback));
@@ -163,15 +178,20 @@ impl Querier {
         if matchers > limits.max_streams_matchers_per_query {
             return Err(Error::TooManyMatchers { count: matchers, limit: limits.max_streams_matchers_per_query });
         }
-        let (account, admission) = self.admit(&request, limits.max_concurrent_tail_requests, now)?;
+        let (account, admission) = self.admit(&request, now)?;
+        let (query, followed) = followed(&request)?;
+        let tenant = |id: TenantId| {
+            let limits = self.limits.limits(&id);
+            FeedTenant { id, detect_level: limits.discover_log_levels && limits.allow_structured_metadata }
+        };
         let key = FeedKey {
-            tenant: request.tenant.clone(),
-            query: request.query.canonical().to_owned(),
+            tenants: followed.into_iter().map(tenant).collect(),
+            names_tenants: named.len() > 1,
+            query: query.canonical().to_owned(),
             encoding: request.encoding.clone(),
             delay: request.delay_for,
-            detect_level: limits.discover_log_levels && limits.allow_structured_metadata,
         };
-        let feed = self.feed(key, request.query).await?;
+        let feed = self.feed(key, query).await?;
         Ok(Session::join(
             feed,
             SessionParts {
@@ -196,13 +216,15 @@ impl Querier {
             .flat_map(HashMap::values)
             .map(|account| TailInfo {
                 id: account.id,
-                tenant: account.tenant.clone(),
+                tenants: account.tenants.clone(),
                 query: account.query.clone(),
                 opened_at: account.opened_at,
                 ledger: account.ledger(),
             })
             .collect();
         all.sort_by_key(|tail| tail.id);
+        // A tail of several tenants is there once for each.
+        all.dedup_by_key(|tail| tail.id);
         all
     }
 
@@ -224,16 +246,22 @@ impl Querier {
         timeouts.filter(|t| !t.is_zero()).min().unwrap_or(Duration::from_secs(365 * 24 * 3600))
     }
 
-    fn admit(&self, request: &TailRequest, limit: u32, now: Timestamp) -> Result<(Arc<Account>, Admission), Error> {
+    fn admit(&self, request: &TailRequest, now: Timestamp) -> Result<(Arc<Account>, Admission), Error> {
         let id = self.tails.next_id.fetch_add(1, Ordering::Relaxed) + 1;
         let query = request.query.canonical().to_owned();
-        let account = Arc::new(Account::new(id, request.tenant.clone(), query, now));
+        let account = Arc::new(Account::new(id, request.tenants.clone(), query, now));
+        let named = request.tenants.as_slice();
         let mut open = self.tails.open.lock();
-        let count = open.get(&request.tenant).map_or(0, HashMap::len) as u32 + 1;
-        if limit > 0 && count > limit {
-            return Err(Error::TooManyTails { count, limit });
+        for tenant in named {
+            let limit = self.limits.limits(tenant).max_concurrent_tail_requests;
+            let count = open.get(tenant).map_or(0, HashMap::len) as u32 + 1;
+            if limit > 0 && count > limit {
+                return Err(Error::TooManyTails { count, limit });
+            }
         }
-        open.entry(request.tenant.clone()).or_default().insert(id, Arc::clone(&account));
+        for tenant in named {
+            open.entry(tenant.clone()).or_default().insert(id, Arc::clone(&account));
+        }
         drop(open);
         Ok((Arc::clone(&account), Admission { tails: Arc::clone(&self.tails), account }))
     }
@@ -263,4 +291,22 @@ impl Querier {
         drop(feeds);
         Ok(opened)
     }
+}
+
+/// Which tenants a tail follows, and with which query.
+fn followed(request: &TailRequest) -> Result<(Arc<LogQuery>, Vec<TenantId>), Error> {
+    let named = request.tenants.as_slice();
+    let on_tenant = |matcher: &Matcher| matcher.name == TENANT_LABEL;
+    if named.len() == 1 || !request.expr.selector.iter().any(on_tenant) {
+        return Ok((Arc::clone(&request.query), named.to_vec()));
+    }
+    let (mut selector, mut followed) = tenants_of(&request.expr.selector, &request.tenants)?;
+    if followed.is_empty() {
+        // A tail of nothing lives and ends as any other: it follows what no stream can match.
+        let equal = |value: &str| Matcher { name: TENANT_LABEL.to_owned(), op: MatchOp::Eq, value: value.into() };
+        selector = vec![equal("a"), equal("b")];
+        followed.extend(named.first().cloned());
+    }
+    let expr = LogExpr { selector, stages: request.expr.stages.clone() };
+    Ok((Arc::new(busy(|| LogQuery::compile(&expr))?), followed))
 }

@@ -206,9 +206,8 @@ impl Ring {
 
 #[cfg(test)]
 mod tests {
-    use tailwater_model::Positions;
-
     use super::*;
+    use crate::source::Positions;
 
     fn frame(lines: u32) -> Frame {
         let mark = Mark::beginning(Positions::default());

@@ -14,31 +14,26 @@
 //!   counted; a disagreement is a defect and counted as one.
 //! * [`Session::next`] is cancel-safe: what it waits for is kept in the session.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tailwater_model::{Clock, TenantId, Timestamp};
+use tailwater_model::{Clock, TenantIds, Timestamp};
 use tailwater_wire::frame::{Dropped, FrameEncoder};
-use tailwater_wire::node::{Answer, Direction, MatchedLine, Node, ReadChunk, ReadRequest, SelectRequest};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
 use crate::feed::{Feed, MAX_FRAME_BYTES, MAX_FRAME_LINES, trimmed_notice};
-use crate::logs::answer_order;
-use crate::mark::{Key, Mark};
+use crate::mark::Mark;
 use crate::metrics::Metrics;
 use crate::querier::{Admission, OnSlow};
-use crate::ring::{Cursor, Joined, Taken};
+use crate::replay::{self, CatchUp, Own, Reading};
+use crate::ring::{Cursor, Taken};
 
 /// Most historic lines of a tail; a larger `limit` gets this many.
 pub(crate) const MAX_HISTORY_LINES: usize = 500_000;
-
-/// How much matched text a catch-up holds at a time, in bytes.
-const CATCH_UP_BYTES: usize = 1 << 20;
 
 /// Why a tail ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,8 +73,8 @@ pub struct Ledger {
 pub struct TailInfo {
     /// Number of the tail in this process.
     pub id: u64,
-    /// Whose.
-    pub tenant: TenantId,
+    /// Whose: the tenants that the request named.
+    pub tenants: TenantIds,
     /// The canonical query.
     pub query: String,
     /// When it was opened.
@@ -92,7 +87,7 @@ pub struct TailInfo {
 #[derive(Debug)]
 pub(crate) struct Account {
     pub(crate) id: u64,
-    pub(crate) tenant: TenantId,
+    pub(crate) tenants: TenantIds,
     pub(crate) query: String,
     pub(crate) opened_at: Timestamp,
     matched: AtomicU64,
@@ -102,9 +97,9 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    pub(crate) fn new(id: u64, tenant: TenantId, query: String, opened_at: Timestamp) -> Self {
+    pub(crate) fn new(id: u64, tenants: TenantIds, query: String, opened_at: Timestamp) -> Self {
         let zero = || AtomicU64::new(0);
-        Self { id, tenant, query, opened_at, matched: zero(), delivered: zero(), dropped: zero(), trimmed: zero() }
+        Self { id, tenants, query, opened_at, matched: zero(), delivered: zero(), dropped: zero(), trimmed: zero() }
     }
 
     pub(crate) fn ledger(&self) -> Ledger {
@@ -117,11 +112,6 @@ impl Account {
         }
     }
 }
-
-/// Lines on their way to a frame of this session alone.
-type Own = VecDeque<(MatchedLine, Bytes)>;
-
-type Reading<T> = Pin<Box<dyn Future<Output = Result<T, crate::Error>> + Send>>;
 
 enum State {
     /// Reading history.
@@ -139,23 +129,6 @@ enum State {
 enum After {
     Live,
     CatchUp(Box<CatchUp>),
-}
-
-struct CatchUp {
-    from: Mark,
-    to: Joined,
-    /// Logs still to be read; the first is being read.
-    logs: VecDeque<Stretch>,
-    reading: Option<Answer<ReadChunk>>,
-    /// Lines found so far.
-    found: u64,
-    trimmed: u64,
-}
-
-struct Stretch {
-    node: Arc<dyn Node>,
-    after: u64,
-    through: u64,
 }
 
 /// See the module.
@@ -198,13 +171,13 @@ impl Session {
     pub(crate) fn join(feed: Arc<Feed>, parts: SessionParts) -> Self {
         let number = feed.session_number();
         let (joined, cursor) = feed.ring.lock().join(number, parts.on_slow == OnSlow::Drop);
-        let history = history(&feed, &joined, parts.start, parts.limit.min(MAX_HISTORY_LINES));
+        let history = replay::history(Arc::clone(&feed), &joined, parts.start, parts.limit.min(MAX_HISTORY_LINES));
         parts.metrics.tails.inc();
         Self {
             published: feed.published.clone(),
             number,
             on_slow: parts.on_slow,
-            state: State::History(Box::pin(history)),
+            state: State::History(history),
             cursor,
             next: joined.next,
             lines_taken: joined.lines,
@@ -414,87 +387,5 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.feed.ring.lock().leave(self.number, self.on_slow == OnSlow::Drop);
         self.metrics.tails.dec();
-    }
-}
-
-/// The newest `limit` lines from `start` on that the feed had given out when the session joined, oldest first.
-fn history(
-    feed: &Arc<Feed>,
-    joined: &Joined,
-    start: Timestamp,
-    limit: usize,
-) -> impl Future<Output = Result<Own, crate::Error>> + Send + use<> {
-    let (feed, mark, waiting) = (Arc::clone(feed), joined.mark.clone(), joined.waiting);
-    async move {
-        let mut lines = Vec::new();
-        for node in &feed.nodes {
-            let request = SelectRequest {
-                tenant: feed.key().tenant.clone(),
-                query: Arc::clone(&feed.query),
-                detect_level: feed.key().detect_level,
-                as_of: mark.consumed(node.log_id()),
-                start,
-                end: Timestamp::MAX,
-                direction: Direction::Backward,
-                // Lines the feed still holds back are live, not history; they must not use up the limit.
-                limit: limit + waiting,
-            };
-            let log = node.log_id();
-            let selected = node.select(request).await?;
-            lines.extend(selected.lines.into_iter().filter(|(line, _)| mark.contains(log, line)));
-        }
-        if feed.nodes.len() > 1 {
-            lines.sort_by(|(a, _), (b, _)| answer_order(a, b, Direction::Backward));
-        }
-        lines.truncate(limit);
-        lines.reverse();
-        Ok(lines.into())
-    }
-}
-
-impl CatchUp {
-    fn new(feed: &Feed, from: Mark, to: Joined) -> Self {
-        let stretch = |node: &Arc<dyn Node>| {
-            let log = node.log_id();
-            Stretch { node: Arc::clone(node), after: from.complete.seq(log), through: to.mark.consumed(log) }
-        };
-        let logs = feed.nodes.iter().map(stretch).collect();
-        Self { from, to, logs, reading: None, found: 0, trimmed: 0 }
-    }
-
-    /// The next part of what is missing, in time order within the part; `None` when all is read. Cancel-safe.
-    async fn read(&mut self, feed: &Feed) -> Result<Option<Own>, crate::Error> {
-        while let Some(stretch) = self.logs.front_mut() {
-            if stretch.after >= stretch.through {
-                self.logs.pop_front();
-                continue;
-            }
-            let reading = self.reading.get_or_insert_with(|| {
-                stretch.node.read(ReadRequest {
-                    tenant: feed.key().tenant.clone(),
-                    query: Arc::clone(&feed.query),
-                    detect_level: feed.key().detect_level,
-                    after: stretch.after,
-                    through: stretch.through,
-                    max_bytes: CATCH_UP_BYTES,
-                })
-            });
-            let chunk = reading.as_mut().await;
-            self.reading = None;
-            let chunk = chunk?;
-            let log = stretch.node.log_id();
-            stretch.after = chunk.through;
-            self.trimmed += chunk.gap.map_or(0, |gap| gap.lines);
-            let batch = &chunk.batch;
-            let missing = batch.lines.iter().filter(|l| !self.from.contains(log, l) && self.to.mark.contains(log, l));
-            let mut lines: Vec<_> = missing.map(|line| (line.clone(), batch.line(line))).collect();
-            if lines.is_empty() {
-                continue;
-            }
-            lines.sort_by_key(|(line, _)| Key::of(log, line));
-            self.found += lines.len() as u64;
-            return Ok(Some(lines.into()));
-        }
-        Ok(None)
     }
 }

@@ -6,41 +6,45 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tailwater_logql::LogQuery;
 use tailwater_logql::ast::{LogExpr, MatchOp, Matcher};
-use tailwater_model::{Limits, TenantId, TenantIds, TenantLimits, Timestamp};
+use tailwater_model::{Limits, TenantIds, TenantLimits, Timestamp};
 use tailwater_wire::frame::TailEncoding;
 use tailwater_wire::node::{Direction, Node};
 
-use crate::testing::{TestClock, TestNode};
+use crate::testing::{TENANT, TestClock, TestNode};
 use crate::{Config, EndReason, Error, LogsRequest, OnSlow, Querier, Session, SessionEvent, TailRequest};
 
-const SECOND: i64 = 1_000_000_000;
+pub(crate) const SECOND: i64 = 1_000_000_000;
 
-struct World {
-    querier: Arc<Querier>,
-    nodes: Vec<Arc<TestNode>>,
-    clock: Arc<TestClock>,
+pub(crate) struct World {
+    pub(crate) querier: Arc<Querier>,
+    pub(crate) nodes: Vec<Arc<TestNode>>,
+    pub(crate) clock: Arc<TestClock>,
 }
 
 fn world(nodes: u128, config: Config) -> World {
+    let limits = Arc::new(Limits { max_concurrent_tail_requests: 3, ..Limits::default() });
+    world_with(nodes, config, Arc::new(limits))
+}
+
+pub(crate) fn world_with(nodes: u128, config: Config, limits: Arc<dyn TenantLimits>) -> World {
     let nodes: Vec<Arc<TestNode>> = (1..=nodes).map(TestNode::new).collect();
     let clock = Arc::new(TestClock::default());
     *clock.0.lock() = 1000 * SECOND;
     let dynamic: Vec<Arc<dyn Node>> = nodes.iter().map(|n| Arc::clone(n) as Arc<dyn Node>).collect();
-    let limits: Arc<dyn TenantLimits> =
-        Arc::new(Arc::new(Limits { max_concurrent_tail_requests: 3, ..Limits::default() }));
     let querier = Querier::new(config, Arc::new(dynamic), limits, Arc::clone(&clock) as Arc<_>);
     World { querier, nodes, clock }
 }
 
 /// `{a=~".+"}`
-fn everything() -> LogExpr {
+pub(crate) fn everything() -> LogExpr {
     let any = Matcher { name: "a".to_owned(), op: MatchOp::Re, value: ".+".into() };
     LogExpr { selector: vec![any], stages: Vec::new() }
 }
 
-fn request(delay: Duration) -> TailRequest {
+pub(crate) fn request(delay: Duration) -> TailRequest {
     TailRequest {
-        tenant: TenantId::parse("t").unwrap(),
+        tenants: TenantIds::parse(TENANT).unwrap(),
+        expr: everything(),
         query: Arc::new(LogQuery::compile(&everything()).unwrap()),
         limit: 100,
         start: Timestamp(0),
@@ -51,7 +55,7 @@ fn request(delay: Duration) -> TailRequest {
 }
 
 /// Lines of a frame, and how many it says were dropped.
-fn lines_of(frame: &[u8]) -> (Vec<String>, u64) {
+pub(crate) fn lines_of(frame: &[u8]) -> (Vec<String>, u64) {
     let frame: serde_json::Value = serde_json::from_slice(frame).unwrap();
     let streams = frame["streams"].as_array().unwrap();
     let values = streams.iter().flat_map(|s| s["values"].as_array().unwrap());
@@ -63,7 +67,7 @@ fn lines_of(frame: &[u8]) -> (Vec<String>, u64) {
 }
 
 /// Everything that comes until nothing comes for a while.
-async fn drain(session: &mut Session) -> (Vec<String>, u64) {
+pub(crate) async fn drain(session: &mut Session) -> (Vec<String>, u64) {
     let (mut all, mut told, before) = (Vec::new(), 0, session.ledger().delivered);
     while let Ok(SessionEvent::Frame(frame)) = tokio::time::timeout(Duration::from_secs(5), session.next()).await {
         let (lines, dropped) = lines_of(&frame);
@@ -77,7 +81,7 @@ async fn drain(session: &mut Session) -> (Vec<String>, u64) {
     (all, told)
 }
 
-fn numbers(range: std::ops::Range<i64>) -> Vec<String> {
+pub(crate) fn numbers(range: std::ops::Range<i64>) -> Vec<String> {
     range.map(|i| format!("line {i}")).collect()
 }
 

@@ -1,11 +1,13 @@
 //! A node for tests: a plain vector of batches behind the same contract as a real ingester, and nothing clever.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use parking_lot::Mutex;
-use tailwater_model::{Clock, LabelSet, Labels, LogId, Timestamp};
+use tailwater_logql::LogQuery;
+use tailwater_model::{Clock, LabelSet, Labels, LogId, TenantId, Timestamp};
 use tailwater_wire::node::{
     Answer, Direction, Follow, FollowEvent, FollowRequest, Gap, LabelsRequest, MatchedBatch, MatchedLine, Node,
     ReadChunk, ReadRequest, Sampled, SamplesRequest, SelectRequest, Selected, SeriesRequest, Stats,
@@ -26,10 +28,16 @@ impl Clock for TestClock {
 
 type Line = (Timestamp, Timestamp, Bytes);
 
+/// The tenant of tests that have one.
+pub(crate) const TENANT: &str = "t";
+
 #[derive(Default)]
 struct Log {
-    batches: Vec<Vec<Line>>,
+    /// Each with its tenant.
+    batches: Vec<(TenantId, Vec<Line>)>,
     trimmed: usize,
+    /// Tenants whose follows yield nothing for now.
+    held: HashSet<TenantId>,
 }
 
 /// See the module.
@@ -37,20 +45,29 @@ pub(crate) struct TestNode {
     id: LogId,
     log: Arc<Mutex<Log>>,
     appended: watch::Sender<bool>,
+    /// Of every line, whoever owns it.
     labels: LabelSet,
+    stream: Labels,
 }
 
 impl TestNode {
     pub(crate) fn new(id: u128) -> Arc<Self> {
-        let labels = LabelSet::from(&Labels::from_pairs(vec![("a".into(), format!("n{id}").into())]));
-        Arc::new(Self { id: LogId::from_u128(id), log: Arc::default(), appended: watch::channel(false).0, labels })
+        let stream = Labels::from_pairs(vec![("a".into(), format!("n{id}").into())]);
+        let (id, labels) = (LogId::from_u128(id), LabelSet::from(&stream));
+        Arc::new(Self { id, log: Arc::default(), appended: watch::channel(false).0, labels, stream })
     }
 
-    /// Appends a batch of (timestamp, line), accepted at `now`.
+    /// Appends a batch of (timestamp, line) of [`TENANT`], accepted at `now`.
     pub(crate) fn push(&self, now: i64, lines: &[(i64, &str)]) {
+        self.push_as(TENANT, now, lines);
+    }
+
+    /// Appends a batch of a tenant.
+    pub(crate) fn push_as(&self, tenant: &str, now: i64, lines: &[(i64, &str)]) {
+        let tenant = TenantId::parse(tenant).unwrap();
         let lines =
             lines.iter().map(|(ts, text)| (Timestamp(*ts), Timestamp(now), Bytes::copy_from_slice(text.as_bytes())));
-        self.log.lock().batches.push(lines.collect());
+        self.log.lock().batches.push((tenant, lines.collect()));
         self.appended.send_replace(false);
     }
 
@@ -59,20 +76,47 @@ impl TestNode {
         self.log.lock().trimmed = through as usize;
     }
 
+    /// Whose lines a request gets: nobody's if its selector does not match.
+    fn asked(&self, tenant: &TenantId, query: &LogQuery) -> Option<TenantId> {
+        query.matchers().matches(&self.stream).then(|| tenant.clone())
+    }
+
+    /// Has the follows of a tenant wait, or go on.
+    pub(crate) fn hold(&self, tenant: &TenantId, hold: bool) {
+        let mut log = self.log.lock();
+        if hold {
+            log.held.insert(tenant.clone());
+        } else {
+            log.held.remove(tenant);
+        }
+        drop(log);
+        self.appended.send_replace(false);
+    }
+
     /// Ends all follows.
     pub(crate) fn close(&self) {
         self.appended.send_replace(true);
     }
 }
 
-/// Batches after `after` up to `through` as one, and the gap before them.
-fn matched(log: &Log, labels: &LabelSet, after: u64, through: u64) -> (Option<Gap>, MatchedBatch) {
+/// A tenant's lines after `after` up to `through` as one, and the gap before them.
+fn matched(
+    log: &Log,
+    labels: &LabelSet,
+    tenant: Option<&TenantId>,
+    after: u64,
+    through: u64,
+) -> (Option<Gap>, MatchedBatch) {
     let first = after.max(log.trimmed as u64);
-    let lost = log.batches.get(after as usize..first as usize).unwrap_or(&[]);
-    let gap = (first > after).then(|| Gap { after, through: first, lines: lost.iter().map(|b| b.len() as u64).sum() });
+    let lost =
+        log.batches.get(after as usize..first as usize).unwrap_or(&[]).iter().filter(|(of, _)| Some(of) == tenant);
+    let gap = (first > after).then(|| Gap { after, through: first, lines: lost.map(|(_, b)| b.len() as u64).sum() });
     let (mut text, mut lines) = (BytesMut::new(), Vec::new());
+    let mut watermark = Timestamp(0);
     for seq in first..through {
-        for (index, (timestamp, accepted_at, line)) in log.batches[seq as usize].iter().enumerate() {
+        let (of, batch) = &log.batches[seq as usize];
+        watermark = batch.last().map_or(watermark, |(_, accepted_at, _)| *accepted_at);
+        for (index, (timestamp, accepted_at, line)) in batch.iter().enumerate().filter(|_| Some(of) == tenant) {
             lines.push(MatchedLine {
                 timestamp: *timestamp,
                 accepted_at: *accepted_at,
@@ -86,7 +130,7 @@ fn matched(log: &Log, labels: &LabelSet, after: u64, through: u64) -> (Option<Ga
             text.extend_from_slice(line);
         }
     }
-    (gap, MatchedBatch { through: through.max(first), watermark: Timestamp(0), text: text.freeze(), lines })
+    (gap, MatchedBatch { through: through.max(first), watermark, text: text.freeze(), lines })
 }
 
 fn ready<T: Send + 'static>(answer: T) -> Answer<T> {
@@ -103,15 +147,19 @@ impl Node for TestNode {
     }
 
     fn follow(&self, request: FollowRequest) -> Follow {
-        let state = (request.after, self.appended.subscribe(), Arc::clone(&self.log), self.labels.clone());
-        Box::pin(stream::unfold(state, |(after, mut appended, log, labels)| async move {
+        let (asked, tenant) = (self.asked(&request.tenant, &request.query), request.tenant);
+        let (log, labels) = (Arc::clone(&self.log), self.labels.clone());
+        let next = move |after| {
+            let log = log.lock();
+            let head = if log.held.contains(&tenant) { after } else { log.batches.len() as u64 };
+            matched(&log, &labels, asked.as_ref(), after, head)
+        };
+        let state = (request.after, self.appended.subscribe(), next);
+        Box::pin(stream::unfold(state, |(after, mut appended, next)| async move {
             loop {
-                let (gap, batch) = {
-                    let log = log.lock();
-                    matched(&log, &labels, after, log.batches.len() as u64)
-                };
+                let (gap, batch) = next(after);
                 if let Some(gap) = gap {
-                    return Some((FollowEvent::Gap(gap), (gap.through, appended, log, labels)));
+                    return Some((FollowEvent::Gap(gap), (gap.through, appended, next)));
                 }
                 if batch.through > after {
                     let through = batch.through;
@@ -120,7 +168,7 @@ impl Node for TestNode {
                     } else {
                         FollowEvent::Lines(Arc::new(batch))
                     };
-                    return Some((event, (through, appended, log, labels)));
+                    return Some((event, (through, appended, next)));
                 }
                 if *appended.borrow_and_update() || appended.changed().await.is_err() {
                     return None;
@@ -130,17 +178,17 @@ impl Node for TestNode {
     }
 
     fn read(&self, request: ReadRequest) -> Answer<ReadChunk> {
-        let log = self.log.lock();
+        let (asked, log) = (self.asked(&request.tenant, &request.query), self.log.lock());
         // One batch at a time: more chunks, more seams to get wrong.
         let first = request.after.max(log.trimmed as u64);
-        let (gap, batch) = matched(&log, &self.labels, request.after, (first + 1).min(request.through));
+        let (gap, batch) = matched(&log, &self.labels, asked.as_ref(), request.after, (first + 1).min(request.through));
         ready(ReadChunk { through: batch.through.min(request.through), gap, batch })
     }
 
     fn select(&self, request: SelectRequest) -> Answer<Selected> {
-        let log = self.log.lock();
+        let (asked, log) = (self.asked(&request.tenant, &request.query), self.log.lock());
         let through = request.as_of.min(log.batches.len() as u64);
-        let (_, batch) = matched(&log, &self.labels, 0, through);
+        let (_, batch) = matched(&log, &self.labels, asked.as_ref(), 0, through);
         let within = |l: &&MatchedLine| l.timestamp >= request.start && l.timestamp < request.end;
         let mut lines: Vec<_> = batch.lines.iter().filter(within).map(|l| (l.clone(), batch.line(l))).collect();
         lines.sort_by(|(a, _), (b, _)| answer_order(a, b, request.direction));

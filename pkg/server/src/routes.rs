@@ -71,9 +71,7 @@ impl Drop for Measured {
         let route = path.as_ref().map_or("other", MatchedPath::as_str);
         let took = began.elapsed();
         app.metrics.request(method, route, *status, took);
-        // 501 says what this version does not do; nothing is broken.
         if *status >= 500
-            && *status != 501
             && let Some(unheard) = BROKEN.speak()
         {
             tracing::warn!(method, route, status, ?took, unheard, "request failed");

@@ -43,7 +43,7 @@ impl Tenancy {
         }
     }
 
-    /// The one tenant of a push or a tail.
+    /// The one tenant of a push.
     ///
     /// # Errors
     /// 400: the id is not one, or there are several.
@@ -52,6 +52,14 @@ impl Tenancy {
             Claim::Nobody(tenant) => Ok(tenant),
             Claim::Named(text) => TenantId::parse(&text).map_err(Failure::bad_request),
         }
+    }
+
+    /// The tenants of a tail.
+    ///
+    /// # Errors
+    /// 400: an id is not one, or there are several where only one is allowed.
+    pub(crate) fn tailed(&self, claim: Claim) -> Result<TenantIds, Failure> {
+        if self.multi_tenant_queries { self.several(claim) } else { Self::one(claim).map(TenantIds::from) }
     }
 
     /// The tenants of a query.
@@ -125,7 +133,14 @@ mod tests {
         let refused = several(&config, b"a|b").unwrap_err();
         assert_eq!((refused.status.as_u16(), refused.text.as_str()), (500, "multiple org IDs present"));
         assert_eq!(several(&config, b"a|a").unwrap().as_slice().len(), 1);
+        let tailed = |config: &Config| {
+            let tenancy = Tenancy::new(config).unwrap();
+            tenancy.claim(&headers(Some(b"b|a"))).and_then(|claim| tenancy.tailed(claim))
+        };
+        let refused = tailed(&config).unwrap_err();
+        assert_eq!((refused.status.as_u16(), refused.text.as_str()), (400, "multiple org IDs present"));
         config.querier.multi_tenant_queries_enabled = true;
         assert_eq!(several(&config, b"b|a").unwrap().as_slice().len(), 2);
+        assert_eq!(tailed(&config).unwrap().to_string(), "a|b");
     }
 }

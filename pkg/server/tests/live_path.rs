@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tailwater_ingester::{Config as IngesterConfig, Ingester};
 use tailwater_logql::LogQuery;
-use tailwater_model::{Limits, SystemClock, TenantId, TenantLimits, Timestamp};
+use tailwater_model::{Limits, SystemClock, TenantId, TenantIds, TenantLimits, Timestamp};
 use tailwater_querier::{Config, OnSlow, Querier, Session, SessionEvent, TailRequest};
 use tailwater_wire::compress::Caps;
 use tailwater_wire::frame::{TailEncoding, decode_tail};
@@ -18,15 +18,17 @@ use tailwater_wire::node::Node;
 use tailwater_wire::push::{Kind, Outgoing, encode, read};
 
 const STREAMS: usize = 5;
-const PUSHERS: usize = 3;
 const PUSHES: u64 = 400;
 
-fn tenant() -> TenantId {
-    TenantId::parse("t").unwrap()
-}
+/// The pushers' tenants.
+const TENANTS: [&str; 4] = ["one", "one", "two", "three"];
+
+/// Whose lines the readers want.
+const NAMED: [&str; 3] = ["one", "one|two", "one|three|two"];
 
 /// Pusher `p` writes to all streams; a line is "stream pusher number".
 async fn pusher(ingester: Arc<Ingester>, p: usize) {
+    let tenant = TenantId::parse(TENANTS[p]).unwrap();
     let mut number = 0;
     for round in 0..PUSHES {
         let mut streams = Vec::new();
@@ -37,7 +39,7 @@ async fn pusher(ingester: Arc<Ingester>, p: usize) {
         number += round % 7 + 1;
         let body = encode(streams.iter().map(|(labels, lines)| (labels.as_str(), entries(lines)))).unwrap();
         let push = read(Kind::V1, Some("application/x-protobuf"), None, &body, &Caps::default()).unwrap();
-        ingester.push(&tenant(), push).unwrap();
+        ingester.push(&tenant, push).unwrap();
         if round % 50 == 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         } else {
@@ -56,7 +58,7 @@ fn lines_per_stream() -> u64 {
 }
 
 /// Reads until nothing comes for a second after the pushers are done; checks while it reads.
-async fn reader(mut session: Session, done: Arc<AtomicBool>, pause: Duration) {
+async fn reader(mut session: Session, named: TenantIds, done: Arc<AtomicBool>, pause: Duration) {
     let mut seen: HashMap<(String, String), Vec<u64>> = HashMap::new();
     loop {
         let event = tokio::time::timeout(Duration::from_millis(1500), session.next()).await;
@@ -69,20 +71,25 @@ async fn reader(mut session: Session, done: Arc<AtomicBool>, pause: Duration) {
         let frame = decode_tail(&frame).unwrap();
         assert!(frame.dropped.is_empty(), "{:?}", frame.dropped);
         for stream in frame.streams {
+            let tenant = stream.labels.get("__tenant_id__").map(ToOwned::to_owned);
             for entry in stream.entries {
                 let mut parts = entry.line.split(' ').map(str::to_owned);
                 let key = (parts.next().unwrap(), parts.next().unwrap());
+                let owner = TENANTS[key.1.parse::<usize>().unwrap()];
+                assert_eq!(tenant.as_deref(), named.single().is_err().then_some(owner), "{key:?}");
                 seen.entry(key).or_default().push(parts.next().unwrap().parse().unwrap());
             }
         }
         tokio::time::sleep(pause).await;
     }
-    assert_eq!(seen.len(), STREAMS * PUSHERS);
+    let owned = |tenant: &&str| named.as_slice().iter().any(|named| named.as_str() == *tenant);
+    let pushers = TENANTS.iter().filter(|tenant| owned(tenant)).count();
+    assert_eq!(seen.len(), STREAMS * pushers);
     for (key, numbers) in seen {
         assert!(numbers.iter().copied().eq(0..lines_per_stream()), "{key:?}: {} lines, pause {pause:?}", numbers.len());
     }
     let ledger = session.ledger();
-    assert_eq!(ledger.matched, lines_per_stream() * (STREAMS * PUSHERS) as u64);
+    assert_eq!(ledger.matched, lines_per_stream() * (STREAMS * pushers) as u64);
     assert_eq!((ledger.delivered, ledger.dropped, ledger.trimmed), (ledger.matched, 0, 0));
 }
 
@@ -103,13 +110,16 @@ async fn every_tail_gets_every_line_once_and_in_order() {
     let querier = Querier::new(config, Arc::new(nodes), limits, Arc::new(SystemClock));
 
     let done = Arc::new(AtomicBool::new(false));
-    let pushers: Vec<_> = (0..PUSHERS).map(|p| tokio::spawn(pusher(Arc::clone(&ingester), p))).collect();
+    let pushers: Vec<_> = (0..TENANTS.len()).map(|p| tokio::spawn(pusher(Arc::clone(&ingester), p))).collect();
     let mut readers = Vec::new();
     for n in 0..12u64 {
         let query = [r#"{app="live"}"#, r#"{app="live"} |= " ""#][n as usize % 2];
+        let expr = tailwater_logql::parse_log(query).unwrap();
+        let tenants = TenantIds::parse(NAMED[n as usize / 2 % 3]).unwrap();
         let request = TailRequest {
-            tenant: tenant(),
-            query: Arc::new(LogQuery::parse(query).unwrap()),
+            tenants: tenants.clone(),
+            query: Arc::new(LogQuery::compile(&expr).unwrap()),
+            expr,
             limit: 1_000_000,
             start: Timestamp(Timestamp::now().nanos() - 3_600_000_000_000),
             delay_for: Duration::from_secs(u64::from(n % 4 == 3)),
@@ -119,7 +129,7 @@ async fn every_tail_gets_every_line_once_and_in_order() {
         let session = querier.tail(request).await.unwrap();
         // Some read at once, some are slow, some do not read at all for a while.
         let pause = Duration::from_micros([0, 0, 3000, 8000][n as usize / 3]);
-        readers.push(tokio::spawn(reader(session, Arc::clone(&done), pause)));
+        readers.push(tokio::spawn(reader(session, tenants, Arc::clone(&done), pause)));
         tokio::time::sleep(Duration::from_millis(15)).await;
     }
     for pusher in pushers {

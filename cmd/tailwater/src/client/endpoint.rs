@@ -24,7 +24,7 @@ pub(crate) struct ServerArgs {
     /// URL of a Loki-compatible server; a path in it is kept
     #[arg(long, value_name = "URL", env = "LOKI_ADDR", default_value = "http://127.0.0.1:3100")]
     pub(crate) addr: String,
-    /// Tenant, sent as X-Scope-OrgID
+    /// Tenant, sent as X-Scope-OrgID; to read several together: 'a|b'
     #[arg(long, value_name = "TENANT", env = "LOKI_ORG_ID")]
     pub(crate) org_id: Option<String>,
     /// User name for basic authentication

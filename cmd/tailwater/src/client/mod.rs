@@ -76,6 +76,9 @@ pub(crate) fn hint(status: StatusCode, text: &str) -> String {
         "this server has tenants: name yours with --org-id or LOKI_ORG_ID"
     } else if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
         "log in with --username and --password, or --bearer-token"
+    } else if text.contains("multiple org IDs present") {
+        "lines are pushed for one tenant; several are read together if querier.multi_tenant_queries_enabled is true in the \
+         server's configuration"
     } else if text.contains("max concurrent tail requests limit exceeded") {
         "the tenant has as many tails open as it may have; close some, or raise limits_config.max_concurrent_tail_requests \
          in the server's configuration (default 10, 0 = any number)"
@@ -115,6 +118,7 @@ mod tests {
         };
         assert_eq!(refused(400, "parse error : x"), "the server answered 400 Bad Request: parse error : x");
         assert!(refused(401, "no org id").ends_with("--org-id or LOKI_ORG_ID"));
+        assert!(refused(400, "multiple org IDs present").contains("querier.multi_tenant_queries_enabled"));
         assert!(refused(429, "ingestion rate limit exceeded for user x").contains("limits_config.ingestion_rate_mb"));
         assert!(refused(500, "max concurrent tail requests limit exceeded").contains("max_concurrent_tail_requests"));
     }

@@ -27,6 +27,7 @@ Examples:
   tailwater tail --since 10m --limit 1000 '{app=\"web\"}' the last ten minutes first
   tailwater tail --limit 0 -o raw '{app=\"web\"}' > file  only what is new, only the lines
   tailwater tail -o jsonl '{app=\"web\"}' | jq .labels    for programs
+  tailwater tail --org-id 'blue|red' '{app=\"web\"}'      two tenants together (if the server allows it)
 
 Time, level, source and line are aligned; sources keep their colours. A broken connection is
 opened again: what came in between is printed, nothing is printed twice, and what the server can

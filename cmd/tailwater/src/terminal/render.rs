@@ -23,6 +23,8 @@ const SOURCE_LABELS: [&str; 9] =
     ["service_name", "service", "app", "container", "component", "job", "pod", "filename", "host"];
 /// What Loki calls a service it knows nothing of.
 const NO_SERVICE: &str = "unknown_service";
+/// Where several tenants are asked together, the one that a line is of. Shown behind the name of the source.
+const TENANT_LABEL: &str = "__tenant_id__";
 /// Labels that the column of levels shows already.
 const LEVEL_LABELS: [&str; 2] = ["level", "detected_level"];
 
@@ -191,11 +193,15 @@ fn source_of(labels: &LabelSet) -> String {
     let first = || {
         labels
             .of(Category::Stream)
-            .find(|p| !LEVEL_LABELS.contains(&&*p.name) && &*p.value != NO_SERVICE)
+            .find(|p| !LEVEL_LABELS.contains(&&*p.name) && &*p.name != TENANT_LABEL && &*p.value != NO_SERVICE)
             .map(|p| &*p.value)
     };
     let mut name = String::new();
     escape::strict(named.or_else(first).unwrap_or("-"), &mut name);
+    if let Some(tenant) = labels.get(TENANT_LABEL) {
+        name.push('@');
+        escape::strict(tenant, &mut name);
+    }
     name
 }
 
@@ -203,7 +209,10 @@ fn source_of(labels: &LabelSet) -> String {
 fn varying(labels: &LabelSet, common: &LabelSet) -> String {
     let source = SOURCE_LABELS.iter().find(|name| labels.get(name).is_some());
     let pairs = labels.pairs().iter().filter(|p| {
-        common.get(&p.name) != Some(&*p.value) && !LEVEL_LABELS.contains(&&*p.name) && Some(&&*p.name) != source
+        common.get(&p.name) != Some(&*p.value)
+            && !LEVEL_LABELS.contains(&&*p.name)
+            && &*p.name != TENANT_LABEL
+            && Some(&&*p.name) != source
     });
     let rest = LabelSet::from_pairs(pairs.cloned().collect());
     if rest.pairs().is_empty() { String::new() } else { rest.to_string() }
@@ -365,6 +374,16 @@ mod tests {
         let mut plain = renderer(Output::Default, false);
         plain.hide_common(common);
         assert_eq!(text(&mut plain, &entries[1]), "00:00:01.500 WARN  a          {pod=\"2\"} n\n");
+    }
+
+    #[test]
+    fn the_tenant_stands_behind_the_source() {
+        let mut plain = renderer(Output::Default, false);
+        plain.hide_common(LabelSet::default());
+        let of_both = entry(&[("__tenant_id__", "blue"), ("app", "a")], "m");
+        assert_eq!(text(&mut plain, &of_both), "00:00:01.500       a@blue     m\n");
+        let nameless = entry(&[("__tenant_id__", "blue")], "m");
+        assert_eq!(text(&mut plain, &nameless), "00:00:01.500       -@blue     m\n");
     }
 
     #[test]

@@ -21,6 +21,7 @@ use tailwater_wire::push::EntrySpan;
 use super::{Cancel, Totals, workers};
 use crate::batch::{Batch, Run};
 use crate::log::{Account, ArrivalLog};
+use crate::stream::ByStream;
 use crate::tenant::Tenant;
 
 /// Memory that a worker takes from the request's bound at a time, in bytes.
@@ -120,12 +121,12 @@ fn merge(found: Vec<Vec<(Labels, Column)>>, mut room: usize) -> Result<Vec<(Labe
 /// Which streams are selected, each asked once.
 struct Matching<'a> {
     request: &'a SamplesRequest,
-    known: HashMap<u64, bool>,
+    known: ByStream<bool>,
 }
 
 impl<'a> Matching<'a> {
     fn new(request: &'a SamplesRequest) -> Self {
-        Self { request, known: HashMap::new() }
+        Self { request, known: ByStream::default() }
     }
 
     fn selects(&mut self, run: &Run) -> bool {
@@ -141,9 +142,9 @@ fn spans(
     matching: &mut Matching<'_>,
     (first, last): (i64, i64),
     cancel: &Cancel,
-) -> HashMap<u64, Spans> {
-    let mut highest: HashMap<u64, i64> = HashMap::new();
-    let mut spans: HashMap<u64, Spans> = HashMap::new();
+) -> ByStream<Spans> {
+    let mut highest: ByStream<i64> = ByStream::default();
+    let mut spans: ByStream<Spans> = ByStream::default();
     for batch in batches.iter().take_while(|_| !cancel.is_set()) {
         for run in batch.runs.iter().filter(|run| run.overlaps(first, last) && matching.selects(run)) {
             let known = highest.entry(run.stream.hash).or_insert(i64::MIN);
@@ -196,7 +197,7 @@ struct Collection<'a> {
     cancel: &'a Cancel,
     batches: &'a [Arc<Batch>],
     next: AtomicUsize,
-    spans: HashMap<u64, Spans>,
+    spans: ByStream<Spans>,
     met: Met,
     /// Memory that nobody has taken yet, in bytes.
     room: AtomicUsize,
@@ -274,8 +275,9 @@ impl Collection<'_> {
                 continue;
             }
             if !may_match {
-                let inside = batch.entries(run).iter().filter(|e| (first..=last).contains(&e.timestamp));
-                inside.for_each(|entry| worker.scan(entry));
+                let (lines, bytes) = batch.size_within(run, first, last);
+                worker.scanned.lines += lines;
+                worker.scanned.bytes += bytes;
                 continue;
             }
             worker.runner.enter(&run.stream.labels);

@@ -130,15 +130,18 @@ impl Search<'_> {
             if self.is_beyond(best) || !evaluator.selects(run) {
                 continue;
             }
+            if !may_match {
+                let (lines, bytes) = batch.size_within(run, start, last);
+                scanned.lines += lines;
+                scanned.bytes += bytes;
+                continue;
+            }
             for (i, entry) in batch.entries(run).iter().enumerate() {
                 if !(start..end).contains(&entry.timestamp) || self.is_beyond(entry.timestamp) {
                     continue;
                 }
                 scanned.lines += 1;
                 scanned.bytes += u64::from(entry.line_len);
-                if !may_match {
-                    continue;
-                }
                 // Long lines take longer.
                 *looks += 1 + entry.line_len / BYTES_OF_A_LINE;
                 if *looks >= LINES_PER_LOOK {

@@ -88,8 +88,7 @@ pub(crate) fn stats(log: &ArrivalLog, tenant: &Tenant, request: &SeriesRequest, 
     let range = (request.start, request.end);
     for_each_run(log, tenant, &request.matchers, range, cancel, |batch, run| {
         let (start, end) = (range.0.nanos(), range.1.nanos());
-        let inside = batch.entries(run).iter().filter(|e| (start..=end).contains(&e.timestamp));
-        let (entries, bytes) = inside.fold((0, 0), |(n, bytes), e| (n + 1, bytes + u64::from(e.line_len)));
+        let (entries, bytes) = batch.size_within(run, start, end);
         if entries > 0 {
             stats.entries += entries;
             stats.bytes += bytes;

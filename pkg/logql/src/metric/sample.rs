@@ -39,6 +39,8 @@ pub struct SampleQuery {
     extractor: Extractor,
     series: SeriesOf,
     sees_level: bool,
+    /// Whether a line without structured metadata belongs to the same series as any other of its stream.
+    series_by_stream: bool,
 }
 
 /// What a line is worth.
@@ -80,6 +82,10 @@ impl SampleQuery {
         };
         let (mut pipeline, (wanted, series, extractor)) = Pipeline::with(&stages, more)?;
         pipeline.wanted = wanted;
+        let series_by_stream = pipeline.stages.is_empty()
+            && !sees_level
+            && matches!(series, SeriesOf::By(_))
+            && !matches!(extractor, Extractor::Unwrap { .. });
         Ok(Self {
             canonical: format!("{aggregation} {labelling:?}"),
             aggregation: aggregation.clone(),
@@ -88,6 +94,7 @@ impl SampleQuery {
             extractor,
             series,
             sees_level,
+            series_by_stream,
         })
     }
 
@@ -135,6 +142,7 @@ impl SampleQuery {
             machine: Machine::new(&self.pipeline, detect_level && self.sees_level),
             query: Arc::clone(self),
             known: Known::default(),
+            of_stream: None,
         }
     }
 }
@@ -164,6 +172,8 @@ pub struct SampleRunner {
     query: Arc<SampleQuery>,
     machine: Machine,
     known: Known,
+    /// The series of every line of the entered stream that has no structured metadata, if it is one.
+    of_stream: Option<SeriesNumber>,
 }
 
 impl SampleRunner {
@@ -176,19 +186,19 @@ impl SampleRunner {
     /// The lines that follow are of this stream. Cheap if it is the stream of last time.
     pub fn enter(&mut self, stream: &Labels) {
         self.machine.labels.enter(stream);
+        if self.query.series_by_stream
+            && let SeriesOf::By(names) = &self.query.series
+        {
+            self.machine.labels.begin(&[], None);
+            self.of_stream = Some(self.known.group(&self.machine.labels, names));
+        }
     }
 
     /// The series of every line of the entered stream that has no structured metadata, if no line need be looked at to know it.
     /// Each is then worth [`SampleRunner::worth`].
-    pub fn series_of_stream(&mut self) -> Option<SeriesNumber> {
-        let query = Arc::clone(&self.query);
-        let SeriesOf::By(names) = &query.series else { return None };
-        let plain = query.pipeline.head.is_empty() && query.pipeline.stages.is_empty();
-        if !plain || query.sees_level || matches!(query.extractor, Extractor::Unwrap { .. }) {
-            return None;
-        }
-        self.machine.labels.begin(&[], None);
-        Some(self.known.group(&self.machine.labels, names))
+    #[must_use]
+    pub fn series_of_stream(&self) -> Option<SeriesNumber> {
+        self.of_stream.filter(|_| self.query.pipeline.head.is_empty())
     }
 
     /// What a line of this many bytes is worth, if nothing else decides.
@@ -199,9 +209,16 @@ impl SampleRunner {
 
     /// Runs a line of the entered stream: its series and its worth; nothing if it does not count.
     pub fn run(&mut self, timestamp: Timestamp, line: &[u8], metadata: &[(&str, &str)]) -> Option<(SeriesNumber, f64)> {
-        let Self { query, machine, known } = self;
+        let Self { query, machine, known, of_stream } = self;
         if !query.pipeline.passes_head(line) {
             return None;
+        }
+        if let Some(number) = of_stream
+            && metadata.is_empty()
+        {
+            #[expect(clippy::cast_precision_loss, reason = "a line has less than 2^53 bytes")]
+            let worth = if matches!(query.extractor, Extractor::Bytes) { line.len() as f64 } else { 1.0 };
+            return Some((*number, worth));
         }
         let rewritten = machine.run(&query.pipeline, timestamp, line, metadata)?;
         let value = match &query.extractor {

@@ -14,6 +14,7 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use memchr::memmem::Finder;
 use tailwater_model::{Category, LabelPair, LabelSet, Labels};
 
 use super::compile::Wanted;
@@ -85,7 +86,8 @@ pub(crate) struct LineLabels {
     by_address: HashMap<usize, u32>,
     current: usize,
 
-    wanted: Option<Wanting>,
+    /// Boxed: log queries have none, and idle tails are small.
+    wanted: Option<Box<Wanting>>,
     /// Counts how often everything was forgotten.
     epoch: u64,
 
@@ -96,13 +98,31 @@ pub(crate) struct LineLabels {
 /// The names that parsers set.
 #[derive(Debug)]
 struct Wanting {
-    /// In the order of their numbers, with their texts.
-    names: Box<[(NameId, Box<str>)]>,
+    /// In the order of their numbers.
+    names: Box<[WantedName]>,
     /// By number.
     is: Box<[bool]>,
     preserve_error: bool,
     /// How many of them no stage has set on the current line.
     missing: usize,
+}
+
+/// A name that parsers set.
+#[derive(Debug)]
+struct WantedName {
+    id: NameId,
+    text: Box<str>,
+    /// Finds `name=`, if no other key than the name itself becomes the name.
+    assignment: Option<Finder<'static>>,
+}
+
+impl WantedName {
+    fn new(id: NameId, text: &str) -> Self {
+        // Anything but letters and digits becomes `_`, and a leading digit gets one.
+        let only = is_plain(text.as_bytes()) && !text.contains('_');
+        let assignment = only.then(|| Finder::new(&format!("{text}=")).into_owned());
+        Self { id, text: text.into(), assignment }
+    }
 }
 
 impl Wanting {
@@ -113,7 +133,7 @@ impl Wanting {
         let mut is = vec![false; ids.last().map_or(0, |last| *last as usize + 1)];
         ids.iter().for_each(|id| is[*id as usize] = true);
         let missing = ids.len();
-        let names = ids.into_iter().map(|id| (id, names.text(id).into())).collect();
+        let names = ids.into_iter().map(|id| WantedName::new(id, names.text(id))).collect();
         Self { names, is: is.into(), preserve_error: wanted.preserve_error, missing }
     }
 }
@@ -140,7 +160,7 @@ impl LineLabels {
             key: Vec::new(),
         };
         labels.forget();
-        labels.wanted = wanted.map(|wanted| Wanting::new(wanted, &labels.names));
+        labels.wanted = wanted.map(|wanted| Box::new(Wanting::new(wanted, &labels.names)));
         labels
     }
 
@@ -203,7 +223,9 @@ impl LineLabels {
         }
         self.touched.clear();
         self.text.clear();
-        self.text.shrink_to(MAX_KEPT_TEXT);
+        if self.text.capacity() > MAX_KEPT_TEXT {
+            self.text.shrink_to(MAX_KEPT_TEXT);
+        }
         (self.error, self.details) = (Span::default(), Span::default());
         self.only_level = None;
         if let Some(wanted) = &mut self.wanted {
@@ -228,12 +250,12 @@ impl LineLabels {
             return;
         }
         if let Some(stream) = self.streams.get(self.current).and_then(|s| s.level.clone()) {
-            self.load(level::NAME, &stream);
+            self.load_id(DETECTED_LEVEL, &stream);
         } else if let Some(level) = level::of_metadata(metadata) {
-            self.load(level::NAME, level);
+            self.load_id(DETECTED_LEVEL, level);
         } else {
             let level = level::of_line(line);
-            self.load(level::NAME, level.as_str());
+            self.load_id(DETECTED_LEVEL, level.as_str());
             self.only_level = metadata.is_empty().then_some(level);
         }
     }
@@ -260,6 +282,10 @@ impl LineLabels {
     /// Takes over a pair of structured metadata.
     fn load(&mut self, name: &str, value: &str) {
         let id = self.names.intern(name);
+        self.load_id(id, value);
+    }
+
+    fn load_id(&mut self, id: NameId, value: &str) {
         let id = if self.in_stream(id) { self.names.suffix(id) } else { id };
         match id {
             ERROR => self.error = self.push_text(value),
@@ -392,6 +418,17 @@ impl LineLabels {
         self.wanted.as_ref().is_none_or(|wanted| wanted.is.get(id as usize).copied().unwrap_or(false))
     }
 
+    /// How many names are wanted; none if all are.
+    pub(crate) fn wanted_names(&self) -> Option<usize> {
+        self.wanted.as_ref().map(|wanted| wanted.names.len())
+    }
+
+    /// The number of a wanted name, by its place, and what finds `name=`, if no other key becomes that name.
+    pub(crate) fn wanted_name(&self, place: usize) -> Option<(NameId, Option<&Finder<'static>>)> {
+        let name = self.wanted.as_ref()?.names.get(place)?;
+        Some((name.id, name.assignment.as_ref()))
+    }
+
     /// Whether there are labels that nobody wants.
     pub(crate) fn is_restricted(&self) -> bool {
         self.wanted.is_some()
@@ -399,7 +436,7 @@ impl LineLabels {
 
     /// Whether a label is wanted whose name begins so.
     pub(crate) fn wants_below(&self, prefix: &str) -> bool {
-        self.wanted.as_ref().is_none_or(|wanted| wanted.names.iter().any(|(_, name)| name.starts_with(prefix)))
+        self.wanted.as_ref().is_none_or(|wanted| wanted.names.iter().any(|name| name.text.starts_with(prefix)))
     }
 
     /// Whether everything that is wanted has been set, so that parsers have nothing left to do.
@@ -411,14 +448,14 @@ impl LineLabels {
     pub(crate) fn is_settled(&self) -> bool {
         self.wanted
             .as_ref()
-            .is_some_and(|wanted| wanted.names.iter().all(|(id, _)| self.is_extracted(*id) || self.in_stream(*id)))
+            .is_some_and(|wanted| wanted.names.iter().all(|name| self.is_extracted(name.id) || self.in_stream(name.id)))
     }
 
     /// The number of the name that a key becomes; none if nothing is left of it or nobody wants it.
     pub(crate) fn wanted_key(&mut self, key: &[u8]) -> Option<NameId> {
         let Some(wanted) = &self.wanted else { return self.names.intern_key(key) };
-        if let Some((id, _)) = wanted.names.iter().find(|(_, name)| name.as_bytes() == key) {
-            return Some(*id);
+        if let Some(name) = wanted.names.iter().find(|name| name.text.as_bytes() == key) {
+            return Some(name.id);
         }
         if is_plain(key) {
             return None;

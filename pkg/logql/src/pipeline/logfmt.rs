@@ -29,9 +29,13 @@ pub(crate) struct Extraction {
 
 /// Sets a label for every pair.
 pub(crate) fn run(flags: Flags, line: &[u8], labels: &mut LineLabels, work: &mut Work) {
-    if labels.is_satisfied() {
-        return;
+    let direct = !flags.strict && !flags.keep_empty;
+    if !labels.is_satisfied() && !(direct && find_wanted(line, labels, work)) {
+        read(flags, line, labels, work);
     }
+}
+
+fn read(flags: Flags, line: &[u8], labels: &mut LineLabels, work: &mut Work) {
     let mut pairs = Pairs { line, at: 0 };
     while let Some(pair) = pairs.next(&mut work.text) {
         match pair {
@@ -53,6 +57,57 @@ pub(crate) fn run(flags: Flags, line: &[u8], labels: &mut LineLabels, work: &mut
             Err(_) => {}
         }
     }
+}
+
+/// Goes right to the keys that are wanted. False if they can only be found by reading all keys before them; what was set until then
+/// is as reading would have set it.
+///
+/// Where no quote and nothing but ASCII comes before it, a key begins exactly behind a separator or at the line's begin.
+fn find_wanted(line: &[u8], labels: &mut LineLabels, work: &mut Work) -> bool {
+    let Some(names) = labels.wanted_names() else { return false };
+    // Up to here there is neither a quote nor anything but ASCII.
+    let mut plain = 0;
+    'names: for place in 0..names {
+        let Some((id, Some(_))) = labels.wanted_name(place) else { return false };
+        let Some(target) = labels.wanted_target(id) else { continue };
+        if labels.is_extracted(target) {
+            continue;
+        }
+        let mut from = 0;
+        loop {
+            let Some((_, Some(assignment))) = labels.wanted_name(place) else { return false };
+            let Some(at) = line.get(from..).and_then(|rest| assignment.find(rest)).map(|at| from + at) else {
+                if !line[plain..].is_ascii() {
+                    return false;
+                }
+                continue 'names;
+            };
+            match at.checked_sub(1).map(|before| line[before]) {
+                Some(b'"' | 0x80..) => return false,
+                Some(before) if before > b' ' => {
+                    from = at + 1;
+                    continue;
+                }
+                _ => {}
+            }
+            if at > plain {
+                let more = &line[plain..at];
+                if !more.is_ascii() || memchr::memchr(b'"', more).is_some() {
+                    return false;
+                }
+                plain = at;
+            }
+            let mut pairs = Pairs { line, at };
+            if let Some(Ok((_, value))) = pairs.next(&mut work.text)
+                && !value.is_empty()
+            {
+                labels.set_spaced(target, value);
+                continue 'names;
+            }
+            from = pairs.at.max(at + 1);
+        }
+    }
+    true
 }
 
 /// Sets the labels that are asked for.
@@ -113,6 +168,26 @@ const BAD_KEY: &str = "invalid key";
 const BAD_VALUE: &str = "invalid quoted value";
 const NO_END: &str = "unterminated quoted value";
 
+/// How many bytes there are before the first separator, `=` or `"`. Eight at a time: words are mostly short.
+fn word_len(text: &[u8]) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const TOPS: u64 = 0x8080_8080_8080_8080;
+    // The lowest top bit that is set marks the first byte that is zero, or less; those above it may be wrong.
+    let zero = |x: u64| x.wrapping_sub(ONES) & !x & TOPS;
+    let mut at = 0;
+    while let Some(word) = text.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        let x = u64::from_le_bytes(*word);
+        let separators = x.wrapping_sub(ONES * 0x21) & !x & TOPS;
+        let found = separators | zero(x ^ (ONES * u64::from(b'='))) | zero(x ^ (ONES * u64::from(b'"')));
+        if found != 0 {
+            return at + (found.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+    }
+    let rest = text.get(at..).unwrap_or_default();
+    at + rest.iter().position(|b| *b <= b' ' || matches!(b, b'=' | b'"')).unwrap_or(rest.len())
+}
+
 /// Key and value.
 type Pair<'a> = Result<(&'a [u8], &'a [u8]), Broken>;
 
@@ -130,8 +205,7 @@ impl<'a> Pairs<'a> {
     {
         let line = self.line;
         let from = self.at + line.get(self.at..)?.iter().position(|b| *b > b' ')?;
-        let to = from
-            + line[from..].iter().position(|b| *b <= b' ' || matches!(b, b'=' | b'"')).unwrap_or(line.len() - from);
+        let to = from + word_len(&line[from..]);
         let key = &line[from..to];
         self.at = to;
         match line.get(to) {
@@ -149,8 +223,7 @@ impl<'a> Pairs<'a> {
         if line.get(from) == Some(&b'"') {
             return Some(self.quoted(from + 1, unquoted).map(|value| (key, value)));
         }
-        let rest = &line[from..];
-        let to = from + rest.iter().position(|b| *b <= b' ' || matches!(b, b'=' | b'"')).unwrap_or(rest.len());
+        let to = from + word_len(&line[from..]);
         self.at = to;
         match line.get(to) {
             Some(b'=') => Some(Err(self.skip(to, EQUALS))),
@@ -270,6 +343,43 @@ mod tests {
 
     fn ok(key: &str, value: &str) -> Result<(String, String), Broken> {
         Ok((key.to_owned(), value.to_owned()))
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn words_end_at_the_first_stop(text in "[ -~\\x00-\\x7fé=\" ]{0,30}") {
+            let plain = text.bytes().position(|b| b <= b' ' || matches!(b, b'=' | b'"')).unwrap_or(text.len());
+            proptest::prop_assert_eq!(word_len(text.as_bytes()), plain);
+        }
+
+        /// Going right to the keys finds what reading all of them finds.
+        #[test]
+        fn wanted_keys_are_found_where_they_stand(
+            line in proptest::collection::vec(
+                proptest::sample::select(vec![
+                    "level", "lev", "a", "s_c", "s.c", "=", "=", "\"", " ", " ", "\t", "x", "é", "\u{a0}", "1", "\\", "level=x", " a=5",
+                ]),
+                0..14,
+            ),
+            wanted in proptest::sample::subsequence(vec!["a", "level", "level_extracted", "s_c", "app"], 1..4),
+            stream in proptest::sample::subsequence(vec!["app", "level"], 0..2),
+        ) {
+            let line = line.concat();
+            let mut names = super::super::names::Names::new();
+            let ids = wanted.iter().map(|name| names.intern(name)).collect();
+            let wanting = super::super::Wanted { names: ids, preserve_error: false };
+            let fixed = names.into_added();
+            let stream = tailwater_model::Labels::from_pairs(stream.iter().map(|n| ((*n).into(), "s".into())).collect());
+            let flags = Flags { strict: false, keep_empty: false };
+            let of = |all: fn(Flags, &[u8], &mut LineLabels, &mut Work)| {
+                let mut labels = LineLabels::new(&fixed, Some(&wanting));
+                labels.enter(&stream);
+                labels.begin(&[], None);
+                all(flags, line.as_bytes(), &mut labels, &mut Work::default());
+                labels.finish().to_string()
+            };
+            proptest::prop_assert_eq!(of(run), of(read), "{}", line);
+        }
     }
 
     #[test]

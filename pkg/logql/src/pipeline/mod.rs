@@ -70,10 +70,19 @@ impl Work {
     fn shrink(&mut self) {
         for buffer in [&mut self.key, &mut self.text, &mut self.value] {
             buffer.clear();
-            buffer.shrink_to(MAX_KEPT);
+            shrink(buffer);
         }
         self.path.clear();
-        self.path.shrink_to(MAX_KEPT);
+        if self.path.capacity() > MAX_KEPT {
+            self.path.shrink_to(MAX_KEPT);
+        }
+    }
+}
+
+/// Gives back what a buffer has too much. Called for every line.
+fn shrink(buffer: &mut Vec<u8>) {
+    if buffer.capacity() > MAX_KEPT {
+        buffer.shrink_to(MAX_KEPT);
     }
 }
 
@@ -128,8 +137,8 @@ impl Machine {
     ) -> Option<bool> {
         self.labels.begin(metadata, self.detect_level.then_some(line));
         self.work.shrink();
-        self.line.shrink_to(MAX_KEPT);
-        self.next.shrink_to(MAX_KEPT);
+        shrink(&mut self.line);
+        shrink(&mut self.next);
         let mut rewritten = false;
         for stage in &pipeline.stages {
             let current = if rewritten { &self.line } else { line };

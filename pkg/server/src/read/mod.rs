@@ -97,7 +97,7 @@ async fn take_apart(app: &App, request: Request) -> Result<Asked, Failure> {
     let (head, body) = request.into_parts();
     let form = form(app, &head, body).await?;
     let tenants = app.tenancy.several(claim)?;
-    let limits = strictest(app, &tenants);
+    let limits = Limits::strictest(tenants.as_slice().iter().map(|tenant| app.limits.limits(tenant)));
     Ok(Asked {
         tenants,
         form,
@@ -150,27 +150,4 @@ pub(crate) fn encoding(headers: &HeaderMap) -> TailEncoding {
 fn label_of(uri: &Uri) -> Result<String, Failure> {
     let name = uri.path().trim_end_matches("/values").rsplit('/').next().unwrap_or_default();
     unescape(name.as_bytes(), false).map_err(Failure::bad_request)
-}
-
-/// The limits that hold for a query over several tenants: of each the smallest that is not off.
-fn strictest(app: &App, tenants: &TenantIds) -> Limits {
-    let mut all = tenants.as_slice().iter().map(|tenant| app.limits.limits(tenant));
-    let first = all.next().map_or_else(Limits::default, |limits| Limits::clone(&limits));
-    all.fold(first, |mut strict, next| {
-        let shorter = |a: Duration, b: Duration| if a.is_zero() || (!b.is_zero() && b < a) { b } else { a };
-        let fewer = |a: usize, b: usize| [a, b].into_iter().filter(|n| *n > 0).min().unwrap_or(0);
-        strict.max_query_length = shorter(strict.max_query_length, next.max_query_length);
-        strict.max_query_lookback = shorter(strict.max_query_lookback, next.max_query_lookback);
-        strict.query_timeout = shorter(strict.query_timeout, next.query_timeout);
-        let entries = [strict.max_entries_limit_per_query, next.max_entries_limit_per_query];
-        strict.max_entries_limit_per_query = entries.into_iter().filter(|n| *n > 0).min().unwrap_or(0);
-        strict.max_streams_matchers_per_query =
-            strict.max_streams_matchers_per_query.min(next.max_streams_matchers_per_query);
-        strict.max_query_range = shorter(strict.max_query_range, next.max_query_range);
-        strict.max_query_series = fewer(strict.max_query_series, next.max_query_series);
-        strict.max_query_parallelism = fewer(strict.max_query_parallelism, next.max_query_parallelism);
-        let bytes = [strict.max_query_bytes_read, next.max_query_bytes_read];
-        strict.max_query_bytes_read = bytes.into_iter().filter(|n| *n > 0).min().unwrap_or(0);
-        strict
-    })
 }

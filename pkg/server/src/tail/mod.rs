@@ -29,7 +29,7 @@ use crate::form::Form;
 use crate::params::TailParams;
 use crate::read::{encoding, is_legacy, query_string};
 use crate::server::Seat;
-use crate::tenancy::{Claim, Tenancy};
+use crate::tenancy::Claim;
 
 /// Why a tail ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,7 +145,10 @@ fn check(app: &App, request: &Request) -> Result<Accepted, Failure> {
     let claim = app.tenancy.claim(headers)?;
     let form = Form::parse(b"", &query_string(request.uri(), headers)).map_err(Failure::bad_request)?;
     let query = match busy(|| syntax::parse(form.get("query")))? {
-        Expr::Log(expr) => Some(Arc::new(busy(|| LogQuery::compile(&expr))?)),
+        Expr::Log(expr) => {
+            let compiled = busy(|| LogQuery::compile(&expr))?;
+            Some((expr, Arc::new(compiled)))
+        }
         Expr::Metric(_) => None,
     };
     check_regexp(form.get("regexp"))?;
@@ -162,10 +165,11 @@ fn check(app: &App, request: &Request) -> Result<Accepted, Failure> {
         "0" | "false" => false,
         other => return Err(Failure::bad_request(format!("invalid heartbeat '{other}', expected 0 or 1"))),
     };
-    let tenant = Tenancy::one(claim)?;
+    let tenants = app.tenancy.tailed(claim)?;
     let encoding = if is_legacy(request.uri()) { TailEncoding::Legacy } else { encoding(headers) };
-    let request = query.map(|query| TailRequest {
-        tenant,
+    let request = query.map(|(expr, query)| TailRequest {
+        tenants,
+        expr,
         query,
         limit: params.limit as usize,
         start: params.start,
@@ -181,7 +185,8 @@ fn check_regexp(pattern: &str) -> Result<(), Failure> {
     tailwater_logql::regex::validate(pattern).map_err(Failure::bad_request)
 }
 
-/// `/api/v1/tails`: the open tails with their accounts; with tenants, those of the asking one.
+/// `/api/v1/tails`: the open tails with their accounts; with tenants, those of the asking ones. A tail of several tenants is shown to
+/// those who may see all of them.
 pub(crate) async fn list(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
     let mine: Option<Vec<TenantId>> = match app.tenancy.claim(&headers) {
         Err(failure) => return failure.into_response(),
@@ -195,11 +200,13 @@ pub(crate) async fn list(State(app): State<Arc<App>>, headers: HeaderMap) -> Res
         .querier
         .tails()
         .into_iter()
-        .filter(|tail| mine.as_ref().is_none_or(|mine| mine.contains(&tail.tenant)))
+        .filter(|tail| {
+            mine.as_ref().is_none_or(|mine| tail.tenants.as_slice().iter().all(|tenant| mine.contains(tenant)))
+        })
         .map(|tail| {
             json!({
                 "id": tail.id,
-                "tenant": tail.tenant.as_str(),
+                "tenant": tail.tenants.to_string(),
                 "query": tail.query,
                 "opened_at": tail.opened_at.nanos().to_string(),
                 "ledger": {

@@ -72,12 +72,21 @@ impl World {
 
     /// Pushes lines of one stream as JSON, one nanosecond apart, ending now. Answers their timestamps.
     pub(crate) async fn push(&self, labels: &Value, lines: &[&str]) -> Vec<String> {
+        self.push_with(&[], labels, lines).await
+    }
+
+    /// The same for a tenant.
+    pub(crate) async fn push_as(&self, tenant: &str, labels: &Value, lines: &[&str]) -> Vec<String> {
+        self.push_with(&[("X-Scope-OrgID", tenant)], labels, lines).await
+    }
+
+    async fn push_with(&self, headers: &[(&str, &str)], labels: &Value, lines: &[&str]) -> Vec<String> {
         let begin = now() - lines.len() as u128;
         let stamps: Vec<String> = (0..lines.len()).map(|i| (begin + i as u128).to_string()).collect();
         let values: Vec<_> = stamps.iter().zip(lines).map(|(at, line)| serde_json::json!([at, line])).collect();
         let body = serde_json::json!({ "streams": [{ "stream": labels, "values": values }] }).to_string();
-        let json = [("Content-Type", "application/json")];
-        let answer = self.send("POST", "/loki/api/v1/push", &json, body.as_bytes()).await;
+        let headers = [headers, &[("Content-Type", "application/json")]].concat();
+        let answer = self.send("POST", "/loki/api/v1/push", &headers, body.as_bytes()).await;
         assert_eq!((answer.status, answer.text().as_str()), (204, ""));
         stamps
     }

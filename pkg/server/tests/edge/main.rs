@@ -5,6 +5,8 @@
 mod admin;
 mod client;
 mod limits;
+mod metric;
 mod push;
 mod read;
 mod tail;
+mod tail_of_tenants;

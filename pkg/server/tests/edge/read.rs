@@ -66,9 +66,6 @@ async fn failures_of_reads_are_plain_texts_without_a_line_break() {
         .await
         .fails(400, "rpc error: code = Code(400) desc = legacy endpoints only support streams result type");
     world.ask(range, &[("query", r#"{app="a"}"#)]).await.fails(401, "no org id\n");
-    let answer = ask("/loki/api/v1/query", &[("query", r#"rate({app="a"}[1m])"#)], "t").await;
-    assert_eq!(answer.status, 501);
-    assert!(answer.text().contains("metric queries"), "{}", answer.text());
 }
 
 #[tokio::test]

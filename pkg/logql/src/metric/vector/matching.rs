@@ -97,14 +97,16 @@ pub(super) fn paired(
             let key = if takes_labels { with } else { 0 };
             let place = match last {
                 Some((known, place)) if known == key => place,
-                _ => match places.get(&key) {
-                    Some(place) => *place,
-                    None => results.place(series, signature, one.get(with))?,
-                },
+                _ => {
+                    let place = match places.get(&key) {
+                        Some(place) => *place,
+                        None => results.place(series, signature, one.get(with))?,
+                    };
+                    places.insert(key, place);
+                    last = Some((key, place));
+                    place
+                }
             };
-            if last.replace((key, place)).is_none_or(|(known, _)| known != key) {
-                places.insert(key, place);
-            }
             let (l, r) = if swapped { (other, value) } else { (value, other) };
             // A comparison keeps the left value, even of the side that has one series for many.
             results.set(place, step, operator.apply(l, r, l))?;

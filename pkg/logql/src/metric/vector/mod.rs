@@ -11,13 +11,9 @@ mod binary;
 mod error;
 mod leaves;
 mod matching;
-#[cfg(test)]
-mod naive;
 mod rank;
 mod replace;
 mod rows;
-#[cfg(test)]
-mod tests;
 
 use super::{Series, Steps};
 use crate::ast::{MetricExpr, VectorOp};
@@ -115,7 +111,10 @@ pub fn evaluate(
         Some(value) => value.into_series(steps),
         None => Vec::new(),
     };
-    let sorts = |node: &&MetricExpr| matches!(node, MetricExpr::Vector(of) if matches!(of.op, VectorOp::Sort | VectorOp::SortDesc));
+    let sorts = |node: &&MetricExpr| match node {
+        MetricExpr::Vector(of) => matches!(of.op, VectorOp::Sort | VectorOp::SortDesc),
+        _ => false,
+    };
     if is_instant(steps) && !nodes.iter().any(sorts) {
         series.sort_by(|a, b| a.labels.cmp(&b.labels));
     }
@@ -139,3 +138,6 @@ pub fn answered(series: &[Series]) -> impl Iterator<Item = (&Labels, impl Iterat
         Some((&equal.first()?.labels, (0..steps).flat_map(at)))
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use tailwater_model::{Labels, Timestamp};
 
-use super::{Evaluated, EvaluationErrorKind, EvaluationLimits, answered, evaluate, range_aggregations};
+use super::super::{Evaluated, EvaluationErrorKind, EvaluationLimits, answered, evaluate, range_aggregations};
 use crate::ast::{
     BinOp, BinaryOp, Expr, GroupSide, Grouping, LabelReplace, MetricExpr, VectorAggregation, VectorMatching, VectorOp,
 };
