@@ -13,6 +13,8 @@
 mod column;
 mod grid;
 mod hints;
+#[cfg(test)]
+mod naive;
 mod sample;
 mod series;
 mod vector;
