@@ -4,6 +4,7 @@ mod follows;
 mod history;
 mod model;
 mod rules;
+mod samples;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
