@@ -13,10 +13,10 @@
 mod column;
 mod grid;
 mod hints;
-#[cfg(test)]
-mod naive;
 mod sample;
 mod series;
+#[cfg(test)]
+mod tests;
 mod vector;
 mod window;
 
