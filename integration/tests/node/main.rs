@@ -8,6 +8,7 @@ mod client_library;
 mod drilldown;
 mod limits;
 mod metric_tail;
+mod metrics;
 mod push;
 mod queries;
 mod slow_tails;

@@ -1,7 +1,13 @@
 //! What must hold for every input, said once: the fuzz targets run these checks, and the tests replay the corpus through them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tailwater_logql::ast::{Expr, RangeOp};
+use tailwater_logql::metric::{
+    Column, Evaluated, EvaluationLimits, Grid, PipelineError, Place, SampleQuery, SampleRunner, Series, Steps,
+    evaluate, leaves, series,
+};
 use tailwater_logql::template::{Data, Lookup, Template};
 use tailwater_logql::{LogQuery, regex as go_regex};
 use tailwater_model::{LabelSet, Labels, Timestamp};
@@ -135,4 +141,148 @@ pub(crate) fn template(data: &[u8]) {
     }
     let mut again = Vec::new();
     assert_eq!((template.execute(&data, &mut again), again), (result, out));
+}
+
+/// Seconds between the steps of a range query.
+const STEP: i64 = 7;
+
+const SECOND: i64 = 1_000_000_000;
+
+/// Most lines of a metric query: more tell nothing new.
+const MAX_LINES: usize = 64;
+
+/// A line of a metric query.
+struct Entry<'a> {
+    seconds: i64,
+    stream: usize,
+    line: &'a [u8],
+}
+
+impl<'a> Entry<'a> {
+    fn read(part: &'a [u8]) -> Option<Self> {
+        let (first, line) = part.split_first()?;
+        Some(Self { seconds: i64::from(first % 64), stream: usize::from(first / 64), line })
+    }
+}
+
+/// A metric query, a zero byte, and lines with zero bytes between them, each after a byte that says its stream (two bits) and its
+/// second (six bits). The order in which lines come and who collects them makes no difference but for rounding; lines that are
+/// counted without a look are worth the same with one; and whatever there is can be evaluated.
+pub(crate) fn metric(data: &[u8]) {
+    let mut parts = data.split(|b| *b == 0);
+    let Some(query) = parts.next().and_then(|query| std::str::from_utf8(query).ok()) else { return };
+    let Ok(Expr::Metric(expr)) = tailwater_logql::parse(query) else { return };
+    let entries: Vec<_> = parts.take(MAX_LINES).filter_map(Entry::read).collect();
+    let time = |seconds: i64| Timestamp(seconds * SECOND);
+    for steps in [Steps::instant(time(40)), Steps::range(time(0), time(9 * STEP), STEP * SECOND)] {
+        let mut all = Vec::new();
+        for leaf in leaves(&expr) {
+            let Ok(query) = SampleQuery::compile(leaf.aggregation, leaf.pushed.as_ref()) else { return };
+            let query = Arc::new(query);
+            let grid = query.grid(steps);
+            let in_order = collect(&query, &grid, entries.iter().enumerate());
+            let (front, back): (Vec<_>, Vec<_>) = entries.iter().enumerate().rev().partition(|(i, _)| i % 3 == 0);
+            let mut parts = collect(&query, &grid, front.into_iter());
+            for (labels, (column, sum)) in collect(&query, &grid, back.into_iter()) {
+                let into = parts.entry(labels).or_insert_with(|| (query.column(), 0.0));
+                into.0.merge(column, &mut usize::MAX.clone()).expect("there is room");
+                into.1 += sum;
+            }
+            let sums: BTreeMap<_, _> = in_order.iter().map(|(labels, (_, sum))| (labels.clone(), *sum)).collect();
+            let answer =
+                |found: Collected| series(&query, &grid, found.into_iter().map(|(l, (column, _))| (l, column)));
+            let (mut found, again) = (answer(in_order), answer(parts));
+            same_series(&query, &mut found, again, &sums);
+            // Errors are told; the rest is evaluated all the same.
+            all.push(found.unwrap_or_default());
+        }
+        for limit in [0, 2] {
+            let limits = EvaluationLimits { max_query_series: limit };
+            match evaluate(&expr, steps, all.clone(), limits) {
+                Ok(Evaluated::Series(found)) => {
+                    assert!(found.iter().all(|s| !s.is_empty() && s.steps() == steps.count))
+                }
+                Ok(Evaluated::Scalar(_)) => assert_eq!(steps.count, 1),
+                Err(e) => assert!(!e.to_string().is_empty()),
+            }
+        }
+    }
+}
+
+/// What lines are worth per series, and the sum of what all of them are in size.
+type Collected = BTreeMap<Labels, (Column, f64)>;
+
+fn collect<'a>(
+    query: &Arc<SampleQuery>,
+    grid: &Grid,
+    entries: impl Iterator<Item = (usize, &'a Entry<'a>)>,
+) -> Collected {
+    let pair = |(n, v): (&str, &str)| (n.into(), v.into());
+    let streams = [[("app", "a"), ("x", "stream")], [("app", "b"), ("level", "info")], [("a", "1"), ("b", "2")]];
+    let streams = streams.map(|pairs| Labels::from_pairs(pairs.map(pair).into()));
+    let (mut runner, mut found, mut room) = (query.runner(true), Collected::new(), usize::MAX);
+    for (index, entry) in entries {
+        // The last stream is the first one again, with metadata.
+        let stream = &streams[entry.stream % 3];
+        let metadata: &[_] = if entry.stream == 3 { &[("m", "1"), ("x", "metadata")] } else { &[] };
+        let timestamp = entry.seconds * SECOND;
+        let Some(pane) = grid.pane(timestamp) else { continue };
+        runner.enter(stream);
+        let counted = runner.series_of_stream().filter(|_| metadata.is_empty());
+        let Some((number, value)) = runner.run(Timestamp(timestamp), entry.line, metadata) else {
+            assert_eq!(counted, None);
+            continue;
+        };
+        assert!(query.may_match(entry.line));
+        assert!(counted.is_none_or(|counted| (counted, runner.worth(entry.line.len() as u32)) == (number, value)));
+        let labels = labels_of(&runner, number);
+        let place = Place { timestamp, stream_hash: stream.loki_hash(), seq: 1, index: index as u32 };
+        let (column, sum) = found.entry(labels).or_insert_with(|| (query.column(), 0.0));
+        column.add(pane.number, value, place, &mut room).expect("there is room");
+        *sum += value.abs();
+    }
+    found
+}
+
+fn labels_of(runner: &SampleRunner, number: u32) -> Labels {
+    let labels = runner.labels(number).expect("a series that was met").clone();
+    assert!(labels.iter().zip(labels.iter().skip(1)).all(|(a, b)| a.0 < b.0), "{labels}");
+    labels
+}
+
+/// Series that were collected in different orders. Where sums meet rounding, they differ by no more.
+fn same_series(
+    query: &SampleQuery,
+    found: &mut Result<Vec<Series>, PipelineError>,
+    again: Result<Vec<Series>, PipelineError>,
+    sums: &BTreeMap<Labels, f64>,
+) {
+    let (Ok(found), Ok(mut again)) = (found.as_mut(), again.clone()) else {
+        // Which of several errors is told is unspecified.
+        return assert_eq!(found.is_err(), again.is_err());
+    };
+    found.sort_by(|a, b| a.labels.cmp(&b.labels));
+    again.sort_by(|a, b| a.labels.cmp(&b.labels));
+    assert_eq!(found.len(), again.len());
+    for (one, other) in found.iter().zip(&again) {
+        assert_eq!(one.labels, other.labels);
+        let size = sums.get(&one.labels).copied().unwrap_or_default().max(1.0);
+        for (a, b) in (0..one.steps()).map(|step| (one.get(step), other.get(step))) {
+            assert_eq!(a.is_some(), b.is_some());
+            let (Some(a), Some(b)) = (a, b) else { continue };
+            let rounding = match query.aggregation().op {
+                RangeOp::SumOverTime | RangeOp::AvgOverTime | RangeOp::BytesOverTime => size,
+                RangeOp::Rate | RangeOp::BytesRate => size / query.aggregation().range.as_secs_f64(),
+                RangeOp::StdvarOverTime => size * size,
+                // The root of what is lost is lost.
+                RangeOp::StddevOverTime => size * 1e4,
+                // Resets are added up, and what is left of them may be nothing but rounding.
+                RangeOp::RateCounter => f64::INFINITY,
+                _ => 0.0,
+            };
+            // Sums that overflow do so in some orders only.
+            let equal = a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= rounding * 1e-9 || size > 1e100;
+            assert!(equal, "{} {}: {a} {b}", query.canonical(), one.labels);
+        }
+    }
 }

@@ -38,6 +38,17 @@ fn pipeline() {
 }
 
 #[test]
+fn metric() {
+    for data in corpus("metric") {
+        checks::metric(&data);
+        // And lines that break off, and queries.
+        for len in (0..data.len()).step_by(data.len() / 30 + 1) {
+            checks::metric(&data[..len]);
+        }
+    }
+}
+
+#[test]
 fn regex() {
     for data in corpus("regex") {
         checks::regex(&data);

@@ -241,6 +241,10 @@ impl Querier {
         if nodes.is_empty() { Err(Error::NoIngester) } else { Ok(nodes) }
     }
 
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     pub(crate) fn config(&self) -> &Config {
         &self.config
     }
@@ -255,10 +259,6 @@ impl Querier {
 
     pub(crate) fn clock(&self) -> Arc<dyn Clock> {
         Arc::clone(&self.clock)
-    }
-
-    pub(crate) fn metrics(&self) -> Metrics {
-        self.metrics.clone()
     }
 
     pub(crate) fn metric_tails(&self) -> &MetricTails {

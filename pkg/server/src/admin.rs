@@ -123,11 +123,12 @@ fn json_line(status: StatusCode, body: &Value) -> Response {
 }
 
 /// The limits that Logs Drilldown asks for.
-const DRILLDOWN_LIMITS: [&str; 11] = [
+const DRILLDOWN_LIMITS: [&str; 12] = [
     "discover_log_levels",
     "discover_service_name",
     "max_entries_limit_per_query",
     "max_line_size_truncate",
+    "max_query_bytes_read",
     "max_query_length",
     "max_query_lookback",
     "max_query_range",
@@ -151,7 +152,6 @@ pub(crate) async fn drilldown_limits(State(app): State<Arc<App>>, headers: Heade
     // What is not there is off, and said to be.
     limits.extend([
         ("log_level_fields", json!(level::NAMES)),
-        ("max_query_bytes_read", json!("0B")),
         ("metric_aggregation_enabled", json!(false)),
         ("otlp_config", json!({ "resource_attributes": { "attributes_config": attributes } })),
         ("pattern_persistence_enabled", json!(false)),

@@ -254,7 +254,7 @@ pub struct SamplesRequest {
     /// What is older is not collected, although it may lie in a window: the beginning of a window, or of time.
     pub from: Timestamp,
     /// For who goes on after `after`: timestamps up to this one have been answered as of `after`, later batches with such are late.
-    /// Asked for, they are counted, and what was trimmed after `after` is told; none of that without.
+    /// Without it nothing is late, and what was trimmed before the first batch of all is not told.
     pub settled: Option<Timestamp>,
     /// Most memory of the answer and of making it, in bytes.
     pub max_bytes: usize,

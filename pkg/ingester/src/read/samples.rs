@@ -26,8 +26,11 @@ use crate::log::{Account, ArrivalLog};
 use crate::stream::ByStream;
 use crate::tenant::Tenant;
 
-/// Memory that a worker takes from the request's bound at a time, in bytes.
+/// Most memory that a worker takes from the request's bound at a time, in bytes.
 const ROOM_AT_ONCE: usize = 1 << 20;
+
+/// The part of the request's bound that a worker takes at most at a time: what workers have taken and do not use is little of it.
+const PARTS_OF_ROOM: usize = 64;
 
 /// What a series costs beyond its labels' text and its column, in bytes: allocations and places in tables.
 const SERIES_COST: usize = 256;
@@ -60,7 +63,8 @@ pub(crate) fn samples(
 ) -> Result<Sampled, NodeError> {
     let (head, ()) = log.with_head(&tenant.account, || ());
     let through = request.as_of.min(head.seq);
-    let gap = request.settled.and_then(|_| log.gap_after(&tenant.account, request.after, through));
+    let from_anywhere = request.after == 0 && request.settled.is_none();
+    let gap = if from_anywhere { None } else { log.gap_after(&tenant.account, request.after, through) };
     let mut answer = Sampled { through, watermark: head.watermark, gap, ..Sampled::default() };
     let Some((first, last)) = request.grid.bounds() else { return Ok(answer) };
     let settled = request.settled.map_or(i64::MIN, Timestamp::nanos);
@@ -319,16 +323,16 @@ impl Collection<'_> {
     fn count(&self, batch: &Batch, run: &Run, number: SeriesNumber, worker: &mut Worker<'_>) -> Result<(), Stop> {
         let (mut lines, mut sum) = (0, 0.0);
         for (i, entry) in batch.entries(run).iter().enumerate() {
-            if entry.metadata_len > 0 {
-                self.line(batch, run, i, entry, worker)?;
-                continue;
-            }
             if !worker.pane.holds(entry.timestamp) {
                 self.add_run(worker, number, lines, sum)?;
                 (lines, sum) = (0, 0.0);
                 if !worker.reach(self.request, entry.timestamp) {
                     continue;
                 }
+            }
+            if entry.metadata_len > 0 {
+                self.line(batch, run, i, entry, worker)?;
+                continue;
             }
             if !self.wanted(entry.timestamp) {
                 continue;
@@ -450,10 +454,11 @@ impl Collection<'_> {
 
     fn take_room(&self, needed: usize) -> Result<usize, Stop> {
         let least = needed.max(1);
-        let took = self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| {
-            (room >= least).then(|| room - least.max(ROOM_AT_ONCE).min(room))
-        });
-        took.map(|room| least.max(ROOM_AT_ONCE).min(room)).map_err(|_too_little| {
+        let most = least.max(ROOM_AT_ONCE.min(self.request.max_bytes / PARTS_OF_ROOM));
+        let took = self
+            .room
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| (room >= least).then(|| room - most.min(room)));
+        took.map(|room| most.min(room)).map_err(|_too_little| {
             self.full.store(true, Ordering::Relaxed);
             Stop
         })

@@ -4,6 +4,7 @@ mod follows;
 mod history;
 mod model;
 mod rules;
+mod samples;
 mod stretches;
 mod volumes;
 

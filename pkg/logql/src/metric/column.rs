@@ -94,8 +94,8 @@ impl Cell for Moments {
         self.count += 1;
         if self.count == 1 {
             self.mean = value;
-            // As Welford's first step: zero, but NaN for what is not finite.
-            self.squares = (value - value) * value;
+            // A value that is not finite has no distance, not even from itself.
+            self.squares = if value.is_finite() { 0.0 } else { f64::NAN };
             return 0;
         }
         if self.mean.is_infinite() && (value.is_finite() || value == self.mean) {
@@ -128,7 +128,9 @@ impl Cell for Moments {
             return 0;
         }
         let delta = right - left;
-        self.mean = left * (a / (a + b)) + right * (b / (a + b));
+        // Equal means stay as they are. What is too large for that is weighed.
+        let weighed = || left * (a / (a + b)) + right * (b / (a + b));
+        self.mean = if delta.is_infinite() { weighed() } else { left + delta * (b / (a + b)) };
         self.squares += other.squares + delta * delta * (a / (a + b)) * b;
         0
     }
@@ -494,4 +496,128 @@ fn take(room: &mut usize, bytes: u64) -> Result<(), Full> {
         *room -= needed;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(timestamp: i64, stream_hash: u64, seq: u64) -> Place {
+        Place { timestamp, stream_hash, seq, index: 0 }
+    }
+
+    /// One pane of these samples.
+    fn cell<T: Cell>(values: &[f64]) -> T {
+        let mut cell = T::default();
+        values.iter().for_each(|value| {
+            cell.add(*value, Place::default());
+        });
+        cell
+    }
+
+    #[test]
+    fn a_column_reaches_from_its_first_sample_to_its_last() {
+        let mut column = Column::new(RangeOp::CountOverTime, false);
+        assert!(column.is_empty());
+        let mut room = 1000;
+        for pane in [5, 3, 3] {
+            column.add(pane, 0.0, Place::default(), &mut room).unwrap();
+        }
+        let Kind::Count(cells) = &column.0 else { panic!("{column:?}") };
+        assert_eq!(
+            (cells.range(), cells.get(3), cells.get(4), cells.get(5)),
+            (3..6, Some(&Count(2)), None, Some(&Count(1)))
+        );
+        assert_eq!((cells.get(2), cells.get(6), cells.get(u64::MAX)), (None, None, None));
+        assert_eq!(room, 1000 - 3 * size_of::<Count>());
+
+        column.forget_before(4);
+        assert!(!column.is_empty());
+        column.forget_before(6);
+        assert!(column.is_empty());
+    }
+
+    #[test]
+    fn what_has_no_room_changes_nothing() {
+        let mut column = Column::new(RangeOp::SumOverTime, true);
+        let mut room = 100;
+        column.add(7, 1.0, Place::default(), &mut room).unwrap();
+        let (before, left) = (column.clone(), room);
+        let far = 1_000_000;
+        let full = column.add(far, 1.0, Place::default(), &mut room).unwrap_err();
+        assert_eq!(full.needed, (far as usize - 7) * size_of::<Sum>());
+        assert_eq!(column.add_many(far, 2, 1.0, &mut room), Err(full));
+        let mut other = Column::new(RangeOp::SumOverTime, true);
+        other.add(far, 1.0, Place::default(), &mut 100).unwrap();
+        assert_eq!(column.merge(other, &mut room), Err(full));
+        assert_eq!(
+            column.add(u64::MAX, 1.0, Place::default(), &mut room).map_err(|f| f.needed > full.needed),
+            Err(true)
+        );
+        assert_eq!((&column, room), (&before, left));
+
+        column.add(far, 1.0, Place::default(), &mut full.needed.clone()).unwrap();
+        assert_ne!(column, before);
+        // Samples that are kept take room even within a cell.
+        let mut values = Column::new(RangeOp::QuantileOverTime, true);
+        let mut room = 200;
+        while values.add(0, 1.0, Place::default(), &mut room).is_ok() {}
+        let Kind::Values(cells) = &values.0 else { panic!("{values:?}") };
+        assert!(cells.get(0).is_some_and(|v| v.0.len() < 100), "{values:?}");
+    }
+
+    #[test]
+    fn many_samples_are_worth_what_each_is() {
+        let (mut one, mut many) = (Column::new(RangeOp::BytesRate, false), Column::new(RangeOp::BytesRate, false));
+        let mut room = 1000;
+        for value in [1.0, 2.0, 3.0] {
+            one.add(4, value, Place::default(), &mut room).unwrap();
+        }
+        many.add_many(4, 3, 6.0, &mut room).unwrap();
+        assert_eq!(one, many);
+    }
+
+    #[test]
+    fn means_and_distances_come_together() {
+        let moments = |values: &[f64]| cell::<Moments>(values);
+        let merged = |left: &[f64], right: &[f64]| {
+            let mut all = moments(left);
+            all.merge(moments(right));
+            (all.count, all.mean, all.squares)
+        };
+        assert_eq!(merged(&[1.0, 3.0], &[5.0, 7.0]), (4, 4.0, 20.0));
+        assert_eq!(merged(&[], &[5.0, 7.0]), (2, 6.0, 2.0));
+        assert_eq!(merged(&[0.1; 3], &[0.1; 7]), (10, 0.1, 0.0), "what is equal is not spread");
+        assert_eq!(merged(&[f64::MAX], &[-f64::MAX]).1, 0.0);
+        let infinity = f64::INFINITY;
+        for (left, right) in [(&[infinity][..], &[1.0][..]), (&[1.0], &[infinity]), (&[infinity], &[infinity])] {
+            let (_, mean, squares) = merged(left, right);
+            assert!(mean == infinity && squares.is_nan(), "{left:?} {right:?}");
+        }
+        assert!(merged(&[infinity], &[-infinity]).1.is_nan());
+        assert!(merged(&[1.0], &[f64::NAN]).1.is_nan());
+    }
+
+    #[test]
+    fn nan_is_less_and_greater_than_nothing() {
+        let nan = f64::NAN;
+        assert_eq!(
+            (cell::<Least>(&[nan, 2.0, 1.0, nan]).0, cell::<Greatest>(&[nan, 1.0, 2.0, nan]).0),
+            (Some(1.0), Some(2.0))
+        );
+        assert!(cell::<Least>(&[nan, nan]).0.is_some_and(f64::is_nan));
+        assert_eq!(cell::<Least>(&[]).0, None);
+    }
+
+    #[test]
+    fn the_first_and_the_last_are_those_by_place() {
+        let samples = [(place(5, 2, 1), 1.0), (place(5, 1, 9), 2.0), (place(5, 2, 2), 3.0)];
+        let (mut first, mut last) = (First::default(), Last::default());
+        for (place, value) in samples {
+            first.merge(First(Some((place, value))));
+            last.add(value, place);
+        }
+        first.merge(First::default());
+        assert_eq!((first.0.map(|f| f.1), last.0.map(|l| l.1)), (Some(2.0), Some(3.0)));
+    }
 }

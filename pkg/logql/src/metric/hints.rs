@@ -156,3 +156,94 @@ fn sees_every_label(stage: &Stage) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ast::Expr;
+    use crate::metric::leaves;
+
+    fn hints_of(query: &str) -> Hints {
+        let Ok(Expr::Metric(expr)) = crate::parse(query) else { panic!("{query}") };
+        let leaf = &leaves(&expr)[0];
+        hints(leaf.aggregation, leaf.pushed.as_ref())
+    }
+
+    fn labelling_of(query: &str) -> String {
+        match hints_of(query).labelling {
+            Labelling::By(labels) => format!("by {}", labels.join(" ")),
+            Labelling::Without(labels) => format!("without {}", labels.join(" ")),
+        }
+    }
+
+    /// What parsers set; `everything` if they do not know.
+    fn required_of(query: &str) -> String {
+        hints_of(query).required.map_or("everything".into(), |names| names.join(" "))
+    }
+
+    fn stages_of(query: &str) -> String {
+        hints_of(query).stages.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn the_grouping_is_that_of_the_range_aggregation_or_of_the_sum_around_it() {
+        for (query, want) in [
+            (r#"count_over_time({a="1"}[1m])"#, "without "),
+            (r#"sum by (y, x, y) (count_over_time({a="1"}[1m]))"#, "by x y"),
+            (r#"sum(count_over_time({a="1"}[1m]))"#, "by "),
+            (r#"sum without (x) (rate({a="1"}[1m]))"#, "without x"),
+            (r#"max by (x) (rate({a="1"}[1m]))"#, "without "),
+            (r#"sum by (x) (avg_over_time({a="1"} | unwrap v [1m]) by (z, y))"#, "by y z"),
+            (r#"avg_over_time({a="1"} | unwrap v [1m]) without (x)"#, "without x v"),
+            (r#"rate({a="1"} | unwrap v [1m])"#, "without v"),
+            (r#"sum by (v) (rate({a="1"} | unwrap v [1m]))"#, "by v"),
+            (r#"absent_over_time({a="1"}[1m])"#, "by "),
+        ] {
+            assert_eq!(labelling_of(query), want, "{query}");
+        }
+    }
+
+    #[test]
+    fn required_is_what_the_rest_of_the_query_names() {
+        let required = |stages: &str| required_of(&format!(r#"sum by (g) (count_over_time({{a="1"}} {stages} [1m]))"#));
+        assert_eq!(required(""), "g");
+        assert_eq!(required(r#"| json | x="1" and (y > 2 or z=ip("1.1.1.1")) | d > 1s | b < 1KB"#), "b d g x y z");
+        assert_eq!(required(r#"| json | x=~".*""#), "g", "what holds for all values needs none");
+        assert_eq!(required(r#"| json | label_format a=x, b="{{.y.z}} {{$.w}}""#), "g x y z");
+        assert_eq!(required(r#"| line_format "{{.x}}" | json"#), "g x");
+        assert_eq!(required(r#"| json v="w" | logfmt q | drop x, y="1" | keep z"#), "g");
+        assert_eq!(required(r#"| x_extracted="1""#), "g x x_extracted");
+        assert_eq!(required_of(r#"sum(rate({a="1"} | json | unwrap v | x="1" [1m]))"#), "v x");
+        assert_eq!(required_of(r#"rate({a="1"} | json | x="1" [1m])"#), "everything");
+        assert_eq!(required_of(r#"sum without (x) (rate({a="1"} | json [1m]))"#), "everything");
+    }
+
+    #[test]
+    fn parsers_do_nothing_where_nothing_is_required() {
+        let all = r#"| json | logfmt | unpack | pattern "<x>" | regexp "(?P<y>.)" |= "z""#;
+        assert_eq!(stages_of(&format!(r#"sum(rate({{a="1"}} {all} [1m]))"#)), r#"| regexp "(?P<y>.)" |= "z""#);
+        assert_eq!(stages_of(&format!(r#"absent_over_time({{a="1"}} {all} [1m])"#)), r#"| regexp "(?P<y>.)" |= "z""#);
+        let seen = format!(r#"{all} | x="1""#);
+        assert_eq!(stages_of(&format!(r#"sum(rate({{a="1"}} {seen} [1m]))"#)), seen);
+        assert_eq!(stages_of(&format!(r#"sum by (x) (rate({{a="1"}} {all} [1m]))"#)), all);
+    }
+
+    #[test]
+    fn a_line_that_nobody_looks_at_is_not_formatted() {
+        let stages = |op: &str, stages: &str| stages_of(&format!(r#"{op}({{a="1"}} {stages} [1m])"#));
+        assert_eq!(stages("rate", r#"| line_format "x" | label_format y=z"#), "| label_format y=z");
+        assert_eq!(stages("rate", r#"| line_format "x" |= "y" | line_format "z""#), r#"| line_format "x" |= "y""#);
+        assert_eq!(stages("bytes_rate", r#"| line_format "x""#), r#"| line_format "x""#);
+    }
+
+    #[test]
+    fn levels_and_errors_are_kept_where_they_are_asked_for() {
+        let hints = |query: &str| (hints_of(query).sees_level, hints_of(query).preserve_error);
+        assert_eq!(hints(r#"sum by (x) (rate({a="1"} | json [1m]))"#), (false, false));
+        assert_eq!(hints(r#"sum by (detected_level) (rate({a="1"}[1m]))"#), (true, false));
+        assert_eq!(hints(r#"sum(rate({a="1"} | detected_level="warn" [1m]))"#), (true, false));
+        assert_eq!(hints(r#"sum(rate({a="1"} | label_format x="{{.}}" [1m]))"#), (true, false));
+        assert_eq!(hints(r#"rate({a="1"} | __error__="" [1m])"#), (true, false));
+        assert_eq!(hints(r#"sum(rate({a="1"} | json | __error__="" [1m]))"#), (false, true));
+    }
+}

@@ -15,6 +15,8 @@ mod grid;
 mod hints;
 mod sample;
 mod series;
+#[cfg(test)]
+mod tests;
 mod vector;
 mod window;
 

@@ -376,3 +376,132 @@ pub(super) fn fatal_error(labels: &Labels) -> Option<&str> {
     let error = labels.get(WELL_KNOWN[0]).filter(|error| !error.is_empty())?;
     (labels.get(WELL_KNOWN[PRESERVE_ERROR as usize]) != Some("true")).then_some(error)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ast::Expr;
+    use crate::metric::leaves;
+
+    fn query(text: &str) -> Arc<SampleQuery> {
+        let Ok(Expr::Metric(expr)) = crate::parse(text) else { panic!("{text}") };
+        let leaf = &leaves(&expr)[0];
+        Arc::new(SampleQuery::compile(leaf.aggregation, leaf.pushed.as_ref()).unwrap())
+    }
+
+    fn stream(pairs: &[(&str, &str)]) -> Labels {
+        Labels::from_pairs(pairs.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect())
+    }
+
+    /// A runner that has entered `{a="1", pod="x"}`.
+    fn runner(text: &str) -> SampleRunner {
+        let mut runner = query(text).runner(false);
+        runner.enter(&stream(&[("a", "1"), ("pod", "x")]));
+        runner
+    }
+
+    /// What a line is worth, and the labels of its series.
+    fn sample(runner: &mut SampleRunner, line: &str, metadata: &[(&str, &str)]) -> Option<(String, f64)> {
+        let (number, value) = runner.run(Timestamp(0), line.as_bytes(), metadata)?;
+        Some((runner.labels(number).unwrap().to_string(), value))
+    }
+
+    fn one(text: &str, line: &str) -> Option<(String, f64)> {
+        sample(&mut runner(text), line, &[])
+    }
+
+    #[test]
+    fn lines_are_worth_one_or_their_bytes_or_what_they_say() {
+        let own = r#"{a="1", pod="x"}"#.to_owned();
+        assert_eq!(one(r#"rate({a="1"}[1m])"#, "line"), Some((own.clone(), 1.0)));
+        assert_eq!(one(r#"bytes_rate({a="1"}[1m])"#, "line"), Some((own.clone(), 4.0)));
+        assert_eq!(one(r#"bytes_rate({a="1"} | line_format "{{.pod}}" [1m])"#, "line"), Some((own.clone(), 1.0)));
+        let unwrapped = |conversion: &str, value: &str| {
+            let query = format!(r#"sum_over_time({{a="1"}} | logfmt | unwrap {conversion} [1m])"#);
+            one(&query, &format!("v={value}"))
+        };
+        assert_eq!(unwrapped("v", "-1e3"), Some((own.clone(), -1000.0)));
+        assert_eq!(unwrapped("duration(v)", "1m0.5s"), Some((own.clone(), 60.5)));
+        assert_eq!(unwrapped("duration_seconds(v)", "-250ms"), Some((own.clone(), -0.25)));
+        assert_eq!(unwrapped("bytes(v)", "2KiB"), Some((own, 2048.0)));
+        assert_eq!(unwrapped("v", ""), None, "nothing to unwrap is no error");
+        assert_eq!(unwrapped("w", "1"), None);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_an_error_that_filters_may_skip() {
+        let query =
+            |filter: &str| format!(r#"sum by (a) (sum_over_time({{a="1"}} | logfmt | unwrap v {filter} [1m]))"#);
+        let (labels, value) = one(&query(""), "v=many").unwrap();
+        assert!(labels.starts_with(r#"{__error__="SampleExtractionErr", __error_details__="#), "{labels}");
+        assert!(labels.ends_with(r#"a="1", pod="x", v="many"}"#), "an error bears all labels: {labels}");
+        assert_eq!(value, 0.0);
+        assert_eq!(one(&query(r#"| __error__="""#), "v=many"), None);
+        assert_eq!(one(&query(r#"| __error__="""#), "v=1"), Some((r#"{a="1"}"#.into(), 1.0)));
+    }
+
+    #[test]
+    fn groups_keep_labels_that_are_empty_but_not_those_that_are_not_there() {
+        let mut runner = runner(r#"sum by (a, k, z) (rate({a="1"} | label_format z="" [1m]))"#);
+        assert_eq!(sample(&mut runner, "", &[]), Some((r#"{a="1", z=""}"#.into(), 1.0)));
+        assert_eq!(sample(&mut runner, "", &[("k", "v")]), Some((r#"{a="1", k="v", z=""}"#.into(), 1.0)));
+        assert_eq!(sample(&mut runner, "", &[]), Some((r#"{a="1", z=""}"#.into(), 1.0)));
+        assert_eq!(runner.series_count(), 2);
+    }
+
+    #[test]
+    fn series_are_numbered_as_they_are_met() {
+        let mut runner = runner(r#"rate({a="1"} | logfmt [1m])"#);
+        let mut number = |line: &str| runner.run(Timestamp(0), line.as_bytes(), &[]).unwrap().0;
+        assert_eq!([number("x=1"), number("x=2"), number("y=1"), number("x=1 x=3"), number("x=2")], [0, 1, 2, 0, 1]);
+        // The same labels from another stream are the same series.
+        runner.enter(&stream(&[("a", "1"), ("pod", "x"), ("x", "2")]));
+        assert_eq!(runner.run(Timestamp(0), b"", &[]).unwrap().0, 1);
+        assert_eq!((runner.series_count(), runner.labels(3)), (3, None));
+    }
+
+    #[test]
+    fn series_are_found_again_after_much_was_forgotten() {
+        for query in [r#"rate({a="1"} | logfmt [1m])"#, r#"sum by (x) (rate({a="1"} | logfmt [1m]))"#] {
+            let mut runner = runner(query);
+            let lines: Vec<_> = (0..20).map(|n| format!("x={n}{}", "·".repeat(1 << 19))).collect();
+            for _ in 0..2 {
+                for (line, want) in lines.iter().zip(0..) {
+                    assert_eq!(runner.run(Timestamp(0), line.as_bytes(), &[]).unwrap().0, want);
+                    assert!(runner.known.key_bytes <= MAX_REMEMBERED_BYTES + (2 << 20), "{query}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn lines_are_counted_without_a_look_where_none_is_needed() {
+        let counted = |query: &str| {
+            let mut runner = runner(query);
+            let number = runner.series_of_stream()?;
+            assert_eq!(runner.run(Timestamp(0), b"line", &[]), Some((number, runner.worth(4))), "{query}");
+            Some(runner.labels(number)?.to_string())
+        };
+        assert_eq!(counted(r#"sum(rate({a="1"}[1m]))"#).as_deref(), Some("{}"));
+        assert_eq!(counted(r#"sum by (pod, k) (bytes_rate({a="1"}[1m]))"#).as_deref(), Some(r#"{pod="x"}"#));
+        assert_eq!(counted(r#"absent_over_time({a="1"} | json [1m])"#).as_deref(), Some("{}"));
+        for looked_at in [
+            r#"rate({a="1"}[1m])"#,
+            r#"sum(rate({a="1"} |= "x" [1m]))"#,
+            r#"sum(rate({a="1"} | unwrap v [1m]))"#,
+            r#"sum by (detected_level) (rate({a="1"}[1m]))"#,
+            r#"sum by (x) (rate({a="1"} | json [1m]))"#,
+        ] {
+            assert_eq!(counted(looked_at), None, "{looked_at}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_effect_must_be_right_all_the_same() {
+        let Ok(Expr::Metric(expr)) = crate::parse(r#"sum(rate({a="1"} | json x="a..b" [1m]))"#) else {
+            panic!("no query")
+        };
+        let leaf = &leaves(&expr)[0];
+        assert!(SampleQuery::compile(leaf.aggregation, leaf.pushed.as_ref()).is_err());
+    }
+}

@@ -386,6 +386,135 @@ impl Cell for Counter {
 
 #[cfg(test)]
 mod tests {
+    use tailwater_model::Timestamp;
+
+    use super::*;
+    use crate::ast::{Expr, MetricExpr};
+    use crate::metric::Steps;
+
+    const SECOND: i64 = 1_000_000_000;
+
+    fn query(text: &str) -> SampleQuery {
+        match crate::parse(text) {
+            Ok(Expr::Metric(MetricExpr::Range(of))) => SampleQuery::compile(&of, None).unwrap(),
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
+        Labels::keeping_empty(pairs.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect())
+    }
+
+    /// The samples of a series: seconds and values.
+    fn column(query: &SampleQuery, grid: &Grid, samples: &[(i64, f64)]) -> Column {
+        let mut column = query.column();
+        for (seconds, value) in samples {
+            let place = Place { timestamp: seconds * SECOND, ..Place::default() };
+            if let Some(pane) = grid.pane(place.timestamp) {
+                column.add(pane.number, *value, place, &mut 10_000).unwrap();
+            }
+        }
+        column
+    }
+
+    fn steps(start: i64, end: i64, step: i64) -> Steps {
+        Steps::range(Timestamp(start * SECOND), Timestamp(end * SECOND), step * SECOND)
+    }
+
+    /// The values of one series at 10 s, 20 s, …, 60 s.
+    fn values_of(text: &str, samples: &[(i64, f64)]) -> Vec<Option<f64>> {
+        let query = query(text);
+        let grid = query.grid(steps(10, 60, 10));
+        let found = series(&query, &grid, [(labels(&[]), column(&query, &grid, samples))]).unwrap();
+        (0..6).map(|step| found.iter().find_map(|series| series.get(step))).collect()
+    }
+
+    #[test]
+    fn a_step_has_a_value_if_its_window_holds_a_sample() {
+        let samples = [(5, 1.0), (15, 2.0), (20, 4.0), (31, 0.0)];
+        let sum = |range| values_of(&format!(r#"sum_over_time({{n="1"}} | unwrap v [{range}])"#), &samples);
+        assert_eq!(sum("10s"), [Some(1.0), Some(6.0), None, Some(0.0), None, None]);
+        assert_eq!(sum("30s"), [Some(1.0), Some(7.0), Some(7.0), Some(6.0), Some(0.0), Some(0.0)]);
+        assert_eq!(sum("13s"), [Some(1.0), Some(6.0), Some(4.0), Some(0.0), None, None]);
+        assert_eq!(sum("1h"), [Some(1.0), Some(7.0), Some(7.0), Some(7.0), Some(7.0), Some(7.0)]);
+        assert_eq!(sum("0s"), [None; 6]);
+    }
+
+    #[test]
+    fn a_series_that_is_never_there_is_not_told() {
+        let query = query(r#"count_over_time({n="1"}[5s])"#);
+        let grid = query.grid(steps(0, 10, 10));
+        let error = labels(&[("__error__", "E")]);
+        let found = series(&query, &grid, [(labels(&[]), query.column()), (error, query.column())]);
+        assert!(found.is_ok_and(|found| found.is_empty()), "nor its error");
+    }
+
+    #[test]
+    fn an_error_is_told_unless_it_is_asked_for() {
+        let query = query(r#"count_over_time({n="1"}[5s])"#);
+        let grid = query.grid(steps(0, 10, 10));
+        let found =
+            |pairs: &[(&str, &str)]| series(&query, &grid, [(labels(pairs), column(&query, &grid, &[(9, 1.0)]))]);
+        let error = found(&[("__error__", "E"), ("a", "b")]).unwrap_err();
+        assert!(
+            error.to_string().starts_with(
+                "pipeline error: 'E' for series: '{__error__=\"E\", a=\"b\"}'.\nUse a label filter to intentionally skip this \
+                 error. (e.g | __error__!=\"E\").\n"
+            ),
+            "{error}"
+        );
+        assert!(found(&[("__error__", "E"), ("__preserve_error__", "true")]).is_ok());
+        assert!(found(&[("__error__", "E"), ("__preserve_error__", "false")]).is_err());
+        assert!(found(&[("__error__", "")]).is_ok());
+    }
+
+    #[test]
+    fn what_is_absent_has_the_labels_that_it_must_have_had() {
+        let labels = |selector: &str| absent_labels(&query(&format!("absent_over_time({selector}[1m])"))).to_string();
+        assert_eq!(labels(r#"{b="1", a="2", c=~"3", d!="4", e=""}"#), r#"{a="2", b="1"}"#);
+        assert_eq!(labels(r#"{a="1", a="1", b="2", b!="3", c="4"}"#), r#"{c="4"}"#);
+    }
+
+    #[test]
+    fn absence_is_one_where_nothing_is() {
+        assert_eq!(
+            values_of(r#"absent_over_time({n="1"}[10s])"#, &[(5, 1.0), (31, 0.0)]),
+            [None, Some(1.0), Some(1.0), None, Some(1.0), Some(1.0)]
+        );
+    }
+
+    #[test]
+    fn quantiles_lie_between_neighbours() {
+        let of = |q, values: &[f64]| quantile(q, &mut values.to_vec());
+        assert_eq!(of(0.5, &[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(of(0.25, &[4.0, 0.0]), 1.0);
+        assert_eq!((of(0.0, &[2.0, 1.0]), of(1.0, &[2.0, 1.0])), (1.0, 2.0));
+        assert_eq!((of(-0.1, &[1.0]), of(1.1, &[1.0])), (f64::NEG_INFINITY, f64::INFINITY));
+        assert!(of(0.0, &[1.0, f64::NAN]).is_nan() && of(f64::NAN, &[1.0]).is_nan());
+        assert_eq!(of(1.0, &[1.0, f64::NAN]), 1.0);
+    }
+
+    #[test]
+    fn a_counter_may_begin_anew() {
+        let rate = |samples: &[(i64, f64)]| {
+            values_of(r#"rate_counter({n="1"} | unwrap v [60s])"#, samples)[5]
+                .map(|rate| (rate * 60.0 * 1e6).round() / 1e6)
+        };
+        // From 10 s to 50 s it grows by 40, towards both ends of the minute as much again per second.
+        assert_eq!(rate(&[(10, 100.0), (20, 110.0), (30, 120.0), (40, 130.0), (50, 140.0)]), Some(60.0));
+        // 10 up to the reset, 5 after it.
+        assert_eq!(
+            rate(&[(1, 10.0), (20, 20.0), (40, 0.0), (59, 5.0)]),
+            rate(&[(1, 10.0), (20, 20.0), (40, 20.0), (59, 25.0)])
+        );
+        // It cannot have been there before it was zero.
+        assert_eq!(rate(&[(10, 0.0), (60, 50.0)]), Some(50.0));
+        assert_eq!((rate(&[(10, 5.0)]), rate(&[])), (Some(0.0), None));
+    }
+}
+
+#[cfg(test)]
+mod step_tests {
     use proptest::prelude::*;
     use tailwater_model::Timestamp;
 

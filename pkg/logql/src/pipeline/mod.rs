@@ -31,10 +31,10 @@ use std::sync::Arc;
 
 use tailwater_model::{LabelSet, Labels, Timestamp};
 
+pub(crate) use self::compile::Pipeline;
 use self::compile::Stage;
-pub(crate) use self::compile::{Pipeline, Wanted};
 use self::format::Moment;
-pub(crate) use self::labels::LineLabels;
+pub(crate) use self::labels::{LineLabels, Wanted};
 use self::names::NameId;
 use crate::LogQuery;
 use crate::regex::Groups;

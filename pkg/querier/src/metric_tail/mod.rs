@@ -223,7 +223,7 @@ impl Querier {
             nodes: self.nodes()?,
             limits: self.shared_limits(),
             clock: self.clock(),
-            metrics: self.metrics(),
+            metrics: self.metrics().clone(),
             memory: self.config().query_memory_bytes,
             ring_bytes: self.config().feed_ring_bytes,
             timeout: self.strictest_timeout(&tenants),
