@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "what cannot be unwrapped fails the test")]
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -133,10 +134,10 @@ async fn frames_are_what_the_query_answers_later() {
         let frames = reader.await.unwrap();
         assert!(frames.windows(2).all(|pair| pair[1].0 == pair[0].0 + 1), "every step, in order");
         for (time, samples) in frames {
-            if !answers.contains_key(&(query, time)) {
-                answers.insert((query, time), asked(&querier, query, time).await);
-            }
-            let wanted = &answers[&(query, time)];
+            let wanted = match answers.entry((query, time)) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(asked(&querier, query, time).await),
+            };
             let near = |a: &str, b: &str| {
                 let (a, b): (f64, f64) = (a.parse().unwrap(), b.parse().unwrap());
                 (a - b).abs() <= 1e-9 * a.abs()
