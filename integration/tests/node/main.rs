@@ -7,6 +7,7 @@ mod cli;
 mod client_library;
 mod drilldown;
 mod limits;
+mod metric_tail;
 mod metrics;
 mod push;
 mod queries;

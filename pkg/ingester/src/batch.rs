@@ -39,6 +39,8 @@ pub(crate) struct Batch {
     pub(crate) min: i64,
     /// The latest timestamp.
     pub(crate) max: i64,
+    /// The latest timestamp of this batch and all before it; given by the log, never decreasing with `seq`.
+    pub(crate) reach: i64,
     pub(crate) runs: Box<[Run]>,
     /// Body, entries and metadata; its `streams` are empty, the runs have taken their place.
     push: Push,
@@ -72,6 +74,7 @@ impl Batch {
             account,
             min: runs.iter().map(|r| r.min).min().unwrap_or(i64::MAX),
             max: runs.iter().map(|r| r.max).max().unwrap_or(i64::MIN),
+            reach: i64::MIN,
             runs: runs.into_boxed_slice(),
             push,
         }

@@ -77,6 +77,8 @@ struct State {
     batches: VecDeque<Arc<Batch>>,
     /// What the batches cost.
     bytes: usize,
+    /// The latest timestamp of all batches ever.
+    reach: i64,
     /// One per trimmed batch, oldest first.
     marks: VecDeque<Mark>,
     /// Gaps that begin before this batch may be larger than what is known of them.
@@ -143,6 +145,7 @@ impl ArrivalLog {
             first: 1,
             batches: VecDeque::new(),
             bytes: 0,
+            reach: i64::MIN,
             marks: VecDeque::new(),
             vague_before: 0,
             trimmed: Trimmed::default(),
@@ -186,6 +189,8 @@ impl ArrivalLog {
         batch.seq = seq;
         batch.tenant_lines = total;
         batch.accepted_at = self.stamp(now);
+        state.reach = state.reach.max(batch.max);
+        batch.reach = state.reach;
         sequenced(seq);
         state.batches.push_back(Arc::new(batch));
         state.bytes += cost;
@@ -253,18 +258,31 @@ impl ArrivalLog {
         }
     }
 
-    /// All batches of the tenant up to `upto` that are wanted, oldest first. Batches trimmed meanwhile are left out.
-    pub(crate) fn collect(&self, account: &Arc<Account>, upto: u64, want: impl Fn(&Batch) -> bool) -> Vec<Arc<Batch>> {
+    /// All batches of the tenant after `after` and up to `upto` that hold a timestamp from `first` on and are wanted, oldest first. Batches
+    /// trimmed meanwhile are left out.
+    pub(crate) fn collect(
+        &self,
+        account: &Arc<Account>,
+        (after, upto): (u64, u64),
+        first: i64,
+        want: impl Fn(&Batch) -> bool,
+    ) -> Vec<Arc<Batch>> {
         let mut found = Vec::new();
-        let mut next = 1;
+        let mut next = after.saturating_add(1);
+        let mut skipped = false;
         loop {
             let state = self.state.read();
+            if !skipped {
+                // Nothing before it reaches so far.
+                next = next.max(state.first + state.batches.partition_point(|batch| batch.reach < first) as u64);
+                skipped = true;
+            }
             next = next.max(state.first);
             let begin = usize::try_from(next - state.first).unwrap_or(usize::MAX).min(state.batches.len());
             let mut looked = 0;
             for batch in state.batches.range(begin..).take(SCAN_BATCHES).take_while(|b| b.seq <= upto) {
                 looked += 1;
-                if Arc::ptr_eq(&batch.account, account) && want(batch) {
+                if Arc::ptr_eq(&batch.account, account) && batch.max >= first && want(batch) {
                     found.push(Arc::clone(batch));
                 }
             }

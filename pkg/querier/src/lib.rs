@@ -2,7 +2,7 @@
 //!
 //! The way of a line: a node's follow stream → [`merge`] (time order within `delay_for`) → a *feed* encodes it once into a
 //! frame of its ring → every *session* on the feed hands the same bytes to its socket. [`mark`] says how history joins live and how a
-//! session that fell behind catches up, exactly.
+//! session that fell behind catches up, exactly. Metric queries are tailed, too: [`metric_tail`].
 
 mod busy;
 mod detected;
@@ -13,6 +13,7 @@ mod mark;
 mod merge;
 mod meta;
 mod metric;
+mod metric_tail;
 mod metrics;
 mod patterns;
 mod querier;
@@ -36,6 +37,7 @@ pub use error::{Error, Kind};
 pub use logs::{LogsAnswer, LogsRequest, TENANT_LABEL};
 pub use meta::MetaRequest;
 pub use metric::{MetricAnswer, MetricRequest, check_metric};
+pub use metric_tail::{MetricSession, MetricTailRequest};
 pub use patterns::MAX_PATTERNS;
 pub use querier::{Config, Nodes, OnSlow, Querier, TailRequest};
 pub use range::check_range;

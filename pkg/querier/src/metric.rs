@@ -12,14 +12,20 @@ use std::sync::Arc;
 use tailwater_logql::ast::{MetricExpr, RangeAggregation};
 use tailwater_logql::go::duration;
 use tailwater_logql::metric::{
-    Column, Evaluated, EvaluationLimits, Grid, SampleQuery, Series, Steps, check, evaluate, leaves, series,
+    Column, Evaluated, EvaluationLimits, Grid, SampleQuery, Series, Steps, check, evaluate, leaves, series, series_at,
 };
-use tailwater_model::{Labels, Limits, TenantId, TenantIds};
+use tailwater_model::{Labels, Limits, TenantId, TenantIds, Timestamp};
 use tailwater_wire::node::{NodeError, SamplesRequest, Scanned};
 
 use crate::busy::busy;
 use crate::logs::{stream_with_tenant, tenants_of};
 use crate::{Error, Querier};
+
+/// What a series costs beyond its labels' text and its column, in bytes.
+const SERIES_COST: usize = 256;
+
+/// What a label of a series costs beyond its text, in bytes.
+const LABEL_COST: usize = 64;
 
 /// A metric query at the steps of a range, or at one instant.
 #[derive(Clone)]
@@ -142,10 +148,9 @@ impl Merged {
         Ok(series(query, grid, self.columns)?)
     }
 
-    /// As [`Merged::series`], and goes on collecting.
-    pub(crate) fn series_so_far(&self, query: &SampleQuery, grid: &Grid, limit: usize) -> Result<Vec<Series>, Error> {
-        room_for(self.columns.len(), grid.steps(), limit)?;
-        Ok(series(query, grid, self.columns.iter().map(|(labels, column)| (labels.clone(), column.clone())))?)
+    /// The series at one step of a grid; it goes on collecting.
+    pub(crate) fn series_at(&self, query: &SampleQuery, grid: &Grid, step: u32) -> Result<Vec<Series>, Error> {
+        Ok(series_at(query, grid, step, &self.columns)?)
     }
 
     /// Forgets the panes before one, and series of which nothing is left.
@@ -154,6 +159,12 @@ impl Merged {
             column.forget_before(pane);
             !column.is_empty()
         });
+    }
+
+    /// How much memory it takes, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        let text = |labels: &Labels| labels.iter().map(|(n, v)| n.len() + v.len() + LABEL_COST).sum::<usize>();
+        self.columns.iter().map(|(labels, column)| SERIES_COST + text(labels) + column.memory()).sum()
     }
 }
 
@@ -209,6 +220,8 @@ impl Querier {
                         after: 0,
                         as_of: u64::MAX,
                         grid,
+                        from: Timestamp::MIN,
+                        settled: None,
                         max_bytes: memory,
                     })
                 });

@@ -20,6 +20,11 @@ pub(crate) struct Metrics {
     pub(crate) forced_lines: Counter,
     pub(crate) catch_ups: Counter,
     pub(crate) ledger_violations: Counter,
+    pub(crate) steps: Counter,
+    pub(crate) failed_steps: Counter,
+    pub(crate) incomplete_steps: Counter,
+    pub(crate) steps_again: Counter,
+    pub(crate) step_late_lines: Counter,
     pub(crate) scanned_lines: Counter,
     pub(crate) scanned_bytes: Counter,
     pub(crate) queries_too_large: Counter,
@@ -60,6 +65,27 @@ impl Metrics {
             "tail_invariant_violations",
             "Ledgers that did not balance; must stay 0",
             self.ledger_violations.clone(),
+        );
+        r.register(
+            "tail_steps",
+            "Steps of metric queries evaluated, each once for all tails of a feed",
+            self.steps.clone(),
+        );
+        r.register("tail_steps_failed", "Of these, steps that had no answer but an error", self.failed_steps.clone());
+        r.register(
+            "tail_steps_incomplete",
+            "Of these, steps without a part of some ingester",
+            self.incomplete_steps.clone(),
+        );
+        r.register(
+            "tail_steps_again",
+            "Steps evaluated for one tail, because it began before its feed or was too slow",
+            self.steps_again.clone(),
+        );
+        r.register(
+            "tail_step_lines_late",
+            "Lines that came too late for steps that had been answered",
+            self.step_late_lines.clone(),
         );
         r.register("query_lines_scanned", "Lines that queries looked at", self.scanned_lines.clone());
         r.register("query_bytes_scanned", "Bytes of lines that queries looked at", self.scanned_bytes.clone());

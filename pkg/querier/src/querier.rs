@@ -17,12 +17,13 @@ use crate::Error;
 use crate::busy::busy;
 use crate::feed::{Feed, FeedKey, FeedParts, FeedTenant, Feeds};
 use crate::logs::{TENANT_LABEL, tenants_of};
+use crate::metric_tail::MetricTails;
 use crate::metrics::Metrics;
 use crate::range::{check_range, past_lookback};
 use crate::session::{Account, Session, SessionParts, TailInfo};
 
 /// Most tenants of a tail. Each is followed on every ingester.
-const MAX_TAIL_TENANTS: usize = 256;
+pub(crate) const MAX_TAIL_TENANTS: usize = 256;
 
 /// The ingesters there are now.
 pub trait Nodes: Send + Sync + 'static {
@@ -102,6 +103,7 @@ pub struct Querier {
     metrics: Metrics,
     feeds: Arc<Feeds>,
     tails: Arc<Tails>,
+    metric_tails: MetricTails,
 }
 
 /// The open tails, under each of their tenants.
@@ -149,12 +151,18 @@ impl Querier {
             metrics: Metrics::default(),
             feeds: Arc::default(),
             tails: Arc::default(),
+            metric_tails: MetricTails::default(),
         })
     }
 
     /// Adds the querier's metrics to a registry.
     pub fn register_metrics(&self, registry: &mut Registry) {
         self.metrics.register(registry);
+    }
+
+    /// Ends the tails that do not end with the ingesters they follow: those of metric queries.
+    pub fn close(&self) {
+        self.metric_tails.close();
     }
 
     /// Opens a tail: history from `start`, then live.
@@ -178,7 +186,7 @@ impl Querier {
         if matchers > limits.max_streams_matchers_per_query {
             return Err(Error::TooManyMatchers { count: matchers, limit: limits.max_streams_matchers_per_query });
         }
-        let (account, admission) = self.admit(&request, now)?;
+        let (account, admission) = self.admit(&request.tenants, request.query.canonical().to_owned(), now)?;
         let (query, followed) = followed(&request)?;
         let tenant = |id: TenantId| {
             let limits = self.limits.limits(&id);
@@ -245,16 +253,32 @@ impl Querier {
         self.limits.as_ref()
     }
 
+    pub(crate) fn shared_limits(&self) -> Arc<dyn TenantLimits> {
+        Arc::clone(&self.limits)
+    }
+
+    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock)
+    }
+
+    pub(crate) fn metric_tails(&self) -> &MetricTails {
+        &self.metric_tails
+    }
+
     pub(crate) fn strictest_timeout(&self, tenants: &TenantIds) -> Duration {
         let timeouts = tenants.as_slice().iter().map(|t| self.limits.limits(t).query_timeout);
         timeouts.filter(|t| !t.is_zero()).min().unwrap_or(Duration::from_secs(365 * 24 * 3600))
     }
 
-    fn admit(&self, request: &TailRequest, now: Timestamp) -> Result<(Arc<Account>, Admission), Error> {
+    pub(crate) fn admit(
+        &self,
+        tenants: &TenantIds,
+        query: String,
+        now: Timestamp,
+    ) -> Result<(Arc<Account>, Admission), Error> {
         let id = self.tails.next_id.fetch_add(1, Ordering::Relaxed) + 1;
-        let query = request.query.canonical().to_owned();
-        let account = Arc::new(Account::new(id, request.tenants.clone(), query, now));
-        let named = request.tenants.as_slice();
+        let account = Arc::new(Account::new(id, tenants.clone(), query, now));
+        let named = tenants.as_slice();
         let mut open = self.tails.open.lock();
         for tenant in named {
             let limit = self.limits.limits(tenant).max_concurrent_tail_requests;

@@ -55,7 +55,7 @@ pub enum SessionEvent {
     End(EndReason),
 }
 
-/// A session's account. `matched = delivered + dropped` after every event.
+/// A session's account, of a metric query in steps instead of lines. `matched = delivered + dropped` after every event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
     /// Lines that matched since the tail began, history included.
@@ -100,6 +100,17 @@ impl Account {
     pub(crate) fn new(id: u64, tenants: TenantIds, query: String, opened_at: Timestamp) -> Self {
         let zero = || AtomicU64::new(0);
         Self { id, tenants, query, opened_at, matched: zero(), delivered: zero(), dropped: zero(), trimmed: zero() }
+    }
+
+    /// A tail of steps has delivered one.
+    pub(crate) fn step_delivered(&self) {
+        self.matched.fetch_add(1, Ordering::Relaxed);
+        self.delivered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A tail of steps has told that so many lines were trimmed.
+    pub(crate) fn lines_trimmed(&self, lines: u64) {
+        self.trimmed.fetch_add(lines, Ordering::Relaxed);
     }
 
     pub(crate) fn ledger(&self) -> Ledger {

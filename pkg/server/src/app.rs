@@ -73,6 +73,7 @@ impl App {
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
         self.ingester.close();
+        self.querier.close();
     }
 }
 

@@ -18,6 +18,15 @@ const DEFAULT_LIMIT: u32 = 100;
 /// Most points of a series.
 const MAX_POINTS: i64 = 11_000;
 
+/// Time between the steps of a metric tail that names none, in nanoseconds.
+const DEFAULT_STEP: i64 = 15 * NANOS;
+
+/// Least time between the steps of a metric tail, in nanoseconds.
+const MIN_STEP: i64 = NANOS;
+
+/// What a request for more than [`MAX_POINTS`] is told.
+const TOO_MANY_POINTS: &str =
+    "exceeded maximum resolution of 11,000 points per time series. Try increasing the value of the step parameter";
 /// The `limit` on fields, and on values of a field, of a request that names none.
 const DEFAULT_FIELDS: u32 = 1000;
 
@@ -95,6 +104,32 @@ impl TailParams {
         }
         let (start, _end) = bounds(form, now)?;
         Ok(Self { limit, delay_for: Duration::from_secs(delay_for.unsigned_abs()), start })
+    }
+}
+
+/// What a metric tail asks beside what every tail does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StepParams {
+    pub(crate) step: Duration,
+    /// Now, unless history is asked for.
+    pub(crate) start: Timestamp,
+}
+
+impl StepParams {
+    pub(crate) fn parse(form: &Form, tail: &TailParams, now: Timestamp) -> Result<Self, String> {
+        let step = match form.get("step") {
+            "" => DEFAULT_STEP,
+            text => seconds_or_duration(text)?,
+        };
+        if step < MIN_STEP {
+            return Err(format!("step must be at least 1s, not {}", quote::quote(form.get("step"))));
+        }
+        let history = !form.get("start").is_empty() || !form.get("since").is_empty();
+        let start = if history { tail.start } else { now };
+        if now.nanos().saturating_sub(start.nanos()) / step > MAX_POINTS {
+            return Err(TOO_MANY_POINTS.to_owned());
+        }
+        Ok(Self { step: Duration::from_nanos(step.unsigned_abs()), start })
     }
 }
 
@@ -188,11 +223,7 @@ pub(crate) fn step(form: &Form, start: Timestamp, end: Timestamp) -> Result<i64,
         return Err("zero or negative query resolution step widths are not accepted. Try a positive integer".to_owned());
     }
     if length / step > MAX_POINTS {
-        return Err(
-            "exceeded maximum resolution of 11,000 points per time series. Try increasing the value of the step \
-                    parameter"
-                .to_owned(),
-        );
+        return Err(TOO_MANY_POINTS.to_owned());
     }
     Ok(step)
 }
@@ -428,6 +459,25 @@ mod tests {
         }
     }
 
+    #[test]
+    fn metric_tails_begin_now_and_have_steps_of_a_second_at_least() {
+        let params = |query: &str| {
+            let form = form(query);
+            StepParams::parse(&form, &TailParams::parse(&form, NOW).unwrap(), NOW)
+        };
+        let steps = |seconds, ago: i64| {
+            Ok(StepParams { step: Duration::from_secs(seconds), start: Timestamp(NOW.0 - ago * NANOS) })
+        };
+        assert_eq!(params(""), steps(15, 0));
+        assert_eq!(params("step=1s&since=10m"), steps(1, 600));
+        assert_eq!(params("step=90&start=1799999990"), steps(90, 10));
+        assert_eq!(params("step=1&since=11000s"), steps(1, 11_000));
+        assert_eq!(params("step=1&since=11001s"), Err(TOO_MANY_POINTS.to_owned()));
+        assert_eq!(params("step=0.5"), Err("step must be at least 1s, not \"0.5\"".to_owned()));
+        assert_eq!(params("step=-15s"), Err("cannot parse \"-15s\" to a valid duration".to_owned()));
+        assert_eq!(params("step=x"), Err("cannot parse \"x\" to a valid duration".to_owned()));
+    }
+
     proptest::proptest! {
         /// Any text is a time, a duration or a refusal that quotes it; never a panic.
         #[test]
@@ -438,7 +488,8 @@ mod tests {
                 let form = Form::default().with(name, &text);
                 let _range = RangeParams::parse(&form, NOW);
                 let _instant = InstantParams::parse(&form, NOW);
-                let _tail = TailParams::parse(&form, NOW);
+                let tail = TailParams::parse(&form, NOW);
+                let _steps = tail.map(|tail| StepParams::parse(&form, &tail, NOW));
             }
         }
     }

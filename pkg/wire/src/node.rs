@@ -251,6 +251,11 @@ pub struct SamplesRequest {
     pub as_of: u64,
     /// The windows that count.
     pub grid: Grid,
+    /// What is older is not collected, although it may lie in a window: the beginning of a window, or of time.
+    pub from: Timestamp,
+    /// For who goes on after `after`: timestamps up to this one have been answered as of `after`, later batches with such are late.
+    /// Without it nothing is late, and what was trimmed before the first batch of all is not told.
+    pub settled: Option<Timestamp>,
     /// Most memory of the answer and of making it, in bytes.
     pub max_bytes: usize,
 }
@@ -266,8 +271,32 @@ pub struct Sampled {
     pub watermark: Timestamp,
     /// What was trimmed at the beginning of the stretch.
     pub gap: Option<Gap>,
+    /// Lines that count in a window and are not later than `settled`, also those from before `from`.
+    pub late: Late,
     /// What was looked at.
     pub scanned: Scanned,
+}
+
+/// Lines that came too late for what had been answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Late {
+    /// How many.
+    pub lines: u64,
+    /// The earliest timestamp of them; [`Timestamp::MAX`] if there are none.
+    pub oldest: Timestamp,
+}
+
+impl Default for Late {
+    fn default() -> Self {
+        Self { lines: 0, oldest: Timestamp::MAX }
+    }
+}
+
+impl std::ops::AddAssign for Late {
+    fn add_assign(&mut self, more: Self) {
+        self.lines += more.lines;
+        self.oldest = self.oldest.min(more.oldest);
+    }
 }
 
 /// What a read has looked at.

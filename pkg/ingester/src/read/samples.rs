@@ -5,6 +5,8 @@
 //!   them is met first: they are worth the same.
 //! * Only entries that may have an equal are compared: within a run those whose timestamps do not grow, across runs those within the *spans*
 //!   in which runs of a stream overlap in time. In-order streams have none.
+//! * Who goes on after a position is answered what later batches hold, and how much of it is late for what it knows already. Batches up to
+//!   the position are asked for nothing but whether a later entry has an equal in them.
 //! * A line that no filter, parser or label could tell from its neighbours is not looked at: runs of plain lines are counted.
 //! * Memory: that of the answer, once per worker, together within the request's bound.
 
@@ -15,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use tailwater_logql::metric::{Column, Full, Pane, Place, SampleRunner, SeriesNumber};
 use tailwater_model::{Labels, Timestamp};
-use tailwater_wire::node::{NodeError, Sampled, SamplesRequest, Scanned};
+use tailwater_wire::node::{Late, NodeError, Sampled, SamplesRequest, Scanned};
 use tailwater_wire::push::EntrySpan;
 
 use super::{Cancel, Totals, workers};
@@ -61,16 +63,27 @@ pub(crate) fn samples(
 ) -> Result<Sampled, NodeError> {
     let (head, ()) = log.with_head(&tenant.account, || ());
     let through = request.as_of.min(head.seq);
-    let gap = if request.after == 0 { None } else { log.gap_after(&tenant.account, request.after, through) };
+    let from_anywhere = request.after == 0 && request.settled.is_none();
+    let gap = if from_anywhere { None } else { log.gap_after(&tenant.account, request.after, through) };
     let mut answer = Sampled { through, watermark: head.watermark, gap, ..Sampled::default() };
     let Some((first, last)) = request.grid.bounds() else { return Ok(answer) };
-    let batches = log.collect(&tenant.account, through, |batch| batch.min <= last && batch.max >= first);
+    let settled = request.settled.map_or(i64::MIN, Timestamp::nanos);
+    // What is late counts however old it is.
+    let first = if settled < first { first.max(request.from.nanos()) } else { first };
+    let mut batches = log.collect(&tenant.account, (request.after, through), first, |batch| batch.min <= last);
+    let low = batches.iter().map(|batch| batch.min).min().unwrap_or(i64::MAX).max(first);
+    let high = batches.iter().map(|batch| batch.max).max().unwrap_or(i64::MIN).min(last);
+    let mut known = log.collect(&tenant.account, (0, request.after), low, |batch| batch.min <= high);
+    let new = known.len();
+    known.append(&mut batches);
+    let batches = known;
     let mut matching = Matching::new(request);
-    let spans = spans(&batches, &mut matching, (first, last), cancel);
-    let new = batches.partition_point(|batch| batch.seq <= request.after);
+    let spans = spans(&batches, &mut matching, (low, high), cancel);
     let collection = Collection {
         request,
         bounds: (first, last),
+        from: request.from.nanos(),
+        settled,
         seed,
         cancel,
         batches: &batches[new..],
@@ -79,12 +92,14 @@ pub(crate) fn samples(
         met: Met::default(),
         room: AtomicUsize::new(request.max_bytes),
         full: AtomicBool::new(false),
+        late: Mutex::default(),
         scanned: Totals::default(),
     };
     collection.meet(&batches[..new], &mut matching);
     let lines = batches[new..].iter().map(|batch| batch.lines()).sum();
     let found = workers(lines, || collection.work());
     answer.scanned = collection.scanned.sum();
+    answer.late = *collection.late.lock();
     let too_large = NodeError::TooLarge { limit: request.max_bytes };
     if collection.full.load(Ordering::Relaxed) {
         return Err(too_large);
@@ -196,6 +211,10 @@ impl Met {
 struct Collection<'a> {
     request: &'a SamplesRequest,
     bounds: (i64, i64),
+    /// What is older is not collected.
+    from: i64,
+    /// What is not later is late.
+    settled: i64,
     seed: u64,
     cancel: &'a Cancel,
     batches: &'a [Arc<Batch>],
@@ -206,6 +225,7 @@ struct Collection<'a> {
     room: AtomicUsize,
     /// Whether there was not enough.
     full: AtomicBool,
+    late: Mutex<Late>,
     scanned: Totals,
 }
 
@@ -221,6 +241,7 @@ struct Worker<'a> {
     /// Places, within a run, of entries that equal one before them.
     repeats: Vec<u32>,
     seen: HashSet<(i64, u128)>,
+    late: Late,
     scanned: Scanned,
     unlooked: u32,
 }
@@ -255,6 +276,7 @@ impl Collection<'_> {
             pane: Pane { number: 0, first: i64::MAX, last: i64::MIN },
             repeats: Vec::new(),
             seen: HashSet::new(),
+            late: Late::default(),
             scanned: Scanned::default(),
             unlooked: 0,
         };
@@ -264,8 +286,10 @@ impl Collection<'_> {
             }
         }
         self.scanned.add(worker.scanned);
+        *self.late.lock() += worker.late;
         let Worker { columns, runner, .. } = worker;
-        let numbered = columns.into_iter().zip(0..);
+        // Lines that were only late leave their series empty.
+        let numbered = columns.into_iter().zip(0..).filter(|(column, _)| !column.is_empty());
         numbered.filter_map(|(column, number)| Some((runner.labels(number)?.clone(), column))).collect()
     }
 
@@ -310,8 +334,14 @@ impl Collection<'_> {
                 self.line(batch, run, i, entry, worker)?;
                 continue;
             }
+            if !self.wanted(entry.timestamp) {
+                continue;
+            }
             worker.scan(entry);
             worker.scanned.matched += 1;
+            if self.take_late(worker, entry.timestamp) {
+                continue;
+            }
             lines += 1;
             sum += worker.runner.worth(entry.line_len);
         }
@@ -336,6 +366,9 @@ impl Collection<'_> {
         if !worker.pane.holds(entry.timestamp) && !worker.reach(self.request, entry.timestamp) {
             return Ok(());
         }
+        if !self.wanted(entry.timestamp) {
+            return Ok(());
+        }
         worker.scan(entry);
         worker.unlooked += entry.line_len.saturating_add(LINE_COST);
         if worker.unlooked >= BYTES_PER_LOOK {
@@ -352,6 +385,10 @@ impl Collection<'_> {
         };
         let Some((number, value)) = sample else { return Ok(()) };
         worker.scanned.matched += 1;
+        if self.take_late(worker, entry.timestamp) {
+            // It may have brought its series.
+            return self.pay(worker, number);
+        }
         let place = Place {
             timestamp: entry.timestamp,
             stream_hash: run.stream.hash,
@@ -360,6 +397,19 @@ impl Collection<'_> {
         };
         let pane = worker.pane.number;
         self.add(worker, number, |column, room| column.add(pane, value, place, room))
+    }
+
+    /// Whether an entry that lies in a window is collected, or counted as late.
+    fn wanted(&self, timestamp: i64) -> bool {
+        timestamp >= self.from || timestamp <= self.settled
+    }
+
+    /// Counts what is late. True: there is nothing else to do with it.
+    fn take_late(&self, worker: &mut Worker<'_>, timestamp: i64) -> bool {
+        if timestamp <= self.settled {
+            worker.late += Late { lines: 1, oldest: Timestamp(timestamp) };
+        }
+        timestamp < self.from
     }
 
     fn add_run(&self, worker: &mut Worker<'_>, number: SeriesNumber, lines: u64, sum: f64) -> Result<(), Stop> {
@@ -377,6 +427,16 @@ impl Collection<'_> {
         number: SeriesNumber,
         change: impl Fn(&mut Column, &mut usize) -> Result<(), Full>,
     ) -> Result<(), Stop> {
+        self.pay(worker, number)?;
+        let Some(column) = worker.columns.get_mut(number as usize) else { return Ok(()) };
+        while let Err(Full { needed }) = change(column, &mut worker.room) {
+            worker.room += self.take_room(needed)?;
+        }
+        Ok(())
+    }
+
+    /// Makes columns for the series up to this one, once there is room for them.
+    fn pay(&self, worker: &mut Worker<'_>, number: SeriesNumber) -> Result<(), Stop> {
         while worker.columns.len() <= number as usize {
             worker.columns.push(self.request.query.column());
         }
@@ -388,10 +448,6 @@ impl Collection<'_> {
             }
             worker.room -= cost;
             worker.paid += 1;
-        }
-        let Some(column) = worker.columns.get_mut(number as usize) else { return Ok(()) };
-        while let Err(Full { needed }) = change(column, &mut worker.room) {
-            worker.room += self.take_room(needed)?;
         }
         Ok(())
     }

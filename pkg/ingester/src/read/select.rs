@@ -75,7 +75,7 @@ pub(crate) fn select(
     if request.limit == 0 || start >= end {
         return Selected::default();
     }
-    let mut batches = log.collect(&tenant.account, request.as_of, |b| b.min < end && b.max >= start);
+    let mut batches = log.collect(&tenant.account, (0, request.as_of), start, |batch| batch.min < end);
     match request.direction {
         Direction::Forward => batches.sort_by_key(|b| (b.min, b.seq)),
         Direction::Backward => batches.sort_by_key(|b| std::cmp::Reverse((b.max, b.seq))),

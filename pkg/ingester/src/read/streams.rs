@@ -24,7 +24,7 @@ pub(super) fn for_each_run(
 ) {
     let (start, end) = (start.nanos(), end.nanos());
     let mut matching: HashMap<u64, bool> = HashMap::new();
-    let batches = log.collect(&tenant.account, u64::MAX, |batch| batch.min <= end && batch.max >= start);
+    let batches = log.collect(&tenant.account, (0, u64::MAX), start, |batch| batch.min <= end);
     for batch in batches {
         if cancel.is_set() {
             return;

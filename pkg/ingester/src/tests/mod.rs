@@ -5,6 +5,7 @@ mod history;
 mod model;
 mod rules;
 mod samples;
+mod stretches;
 mod volumes;
 
 use std::sync::Arc;

@@ -83,6 +83,8 @@ fn request(tenant_name: &str, query: &Arc<SampleQuery>, steps: Steps) -> Samples
         after: 0,
         as_of: u64::MAX,
         grid: query.grid(steps),
+        from: Timestamp::MIN,
+        settled: None,
         max_bytes: 1 << 20,
     }
 }

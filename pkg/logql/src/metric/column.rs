@@ -31,6 +31,10 @@ pub(super) trait Cell: Clone + Default {
     /// Takes another cell's samples in; answers the same.
     fn merge(&mut self, other: Self) -> usize;
     fn is_empty(&self) -> bool;
+    /// Memory that is used beyond the cell itself.
+    fn beyond(&self) -> usize {
+        0
+    }
 }
 
 /// How many.
@@ -240,6 +244,10 @@ fn append<T>(all: &mut Vec<T>, mut more: Vec<T>) -> usize {
 }
 
 impl Cell for Placed {
+    fn beyond(&self) -> usize {
+        self.0.capacity() * size_of::<(Place, f64)>()
+    }
+
     fn add(&mut self, value: f64, place: Place) -> usize {
         push(&mut self.0, (place, value))
     }
@@ -304,6 +312,10 @@ impl<T: Cell> Cells<T> {
     /// The same panes with other cells.
     pub(super) fn map<U>(self, make: impl FnMut(T) -> U) -> Cells<U> {
         Cells { base: self.base, cells: self.cells.into_iter().map(make).collect() }
+    }
+
+    fn memory(&self) -> usize {
+        self.cells.capacity() * size_of::<T>() + self.cells.iter().map(Cell::beyond).sum::<usize>()
     }
 
     fn forget_before(&mut self, pane: u64) {
@@ -440,6 +452,12 @@ impl Column {
         each!(&mut self.0, cells => cells.forget_before(pane));
     }
 
+    /// How much memory it takes now beyond itself, in bytes.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        each!(&self.0, cells => cells.memory())
+    }
+
     /// Whether it holds no sample.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -525,7 +543,7 @@ mod tests {
         let refused = (0..1000).find(|i| values.add(0, f64::from(*i), Place::default(), &mut room).is_err());
         assert!(refused.is_some());
         let Kind::Values(cells) = &values.0 else { panic!("{values:?}") };
-        assert!(cells.get(0).is_some_and(|v| v.runs().len() < 100), "{values:?}");
+        assert!(cells.get(0).is_some_and(|v| v.len() < 100), "{values:?}");
     }
 
     #[test]

@@ -109,6 +109,13 @@ impl Grid {
         })
     }
 
+    /// The earliest and the latest timestamp of a step's window; none if windows are empty.
+    #[must_use]
+    pub fn span(&self, step: u32) -> Option<(i64, i64)> {
+        let end = self.end_of(step.into());
+        (self.range > 0).then(|| (end.saturating_sub(self.range).saturating_add(1), end))
+    }
+
     /// The panes of a step's window.
     #[must_use]
     pub fn window(&self, step: u32) -> Range<u64> {
@@ -176,6 +183,10 @@ mod tests {
                 prop_assert_eq!(pane.is_some_and(|p| window.contains(&p.number)), inside, "{:?} step {}", grid, i);
                 prop_assert!(before.start <= window.start && before.end <= window.end);
                 before = window;
+                prop_assert_eq!(grid.span(i), (range > 0).then_some((end - range + 1, end)));
+                if let Some((first, _)) = grid.span(i) {
+                    prop_assert_eq!(grid.pane(first).map(|p| (p.number, p.first)), Some((before.start, first)), "a pane begins with it");
+                }
             }
         }
 
@@ -189,6 +200,7 @@ mod tests {
                 prop_assert!(pane.holds(timestamp));
             }
             let _window = grid.window(count - 1);
+            let _span = grid.span(count - 1);
         }
     }
 }

@@ -29,4 +29,4 @@ pub use vector::{
     Evaluated, EvaluationError, EvaluationErrorKind, EvaluationLimits, Leaf, answered, check, evaluate, leaves,
     range_aggregations,
 };
-pub use window::{PipelineError, series};
+pub use window::{PipelineError, series, series_at};

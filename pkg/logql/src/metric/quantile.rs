@@ -33,9 +33,15 @@ fn order(a: f64, b: f64) -> Ordering {
 }
 
 impl Values {
-    /// Values with how often each was met.
-    pub(super) fn runs(&self) -> &[(f64, u64)] {
-        &self.runs
+    /// The quantile of at least one sample, between neighbours in proportion.
+    pub(super) fn quantile(mut self, q: f64) -> f64 {
+        quantile(q, &mut self.runs)
+    }
+
+    /// How many values it holds, equal ones that have not been put together each for itself.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.runs.len()
     }
 
     fn put_together(&mut self) {
@@ -60,6 +66,10 @@ impl Values {
 }
 
 impl Cell for Values {
+    fn beyond(&self) -> usize {
+        self.runs.capacity() * size_of::<(f64, u64)>()
+    }
+
     fn add(&mut self, value: f64, _: Place) -> usize {
         let capacity = self.runs.capacity();
         // Neighbours are often equal.
@@ -85,8 +95,8 @@ impl Cell for Values {
     }
 }
 
-/// The quantile of at least one sample, between neighbours in proportion. The values change their order.
-pub(super) fn quantile(q: f64, runs: &mut [(f64, u64)]) -> f64 {
+/// See [`Values::quantile`]. The values change their order.
+fn quantile(q: f64, runs: &mut [(f64, u64)]) -> f64 {
     if q.is_nan() {
         return f64::NAN;
     }
@@ -152,7 +162,7 @@ mod tests {
             bytes += values.add(f64::from(i * 7 % 100), Place::default());
         }
         assert!(values.runs.len() < 2 * FEWEST && bytes < 64 << 10, "{} {bytes}", values.runs.len());
-        assert_eq!(quantile(0.5, &mut values.runs.clone()), 49.5);
+        assert_eq!(values.quantile(0.5), 49.5);
         // Distinct ones are all kept, and not looked through again and again.
         let mut values = Values::default();
         (0..10_000).for_each(|i| {
@@ -181,7 +191,7 @@ mod tests {
             let rank = q * (sorted.len() - 1) as f64;
             let (low, weight) = (rank.floor() as usize, rank - rank.floor());
             let plain = sorted[low] * (1.0 - weight) + sorted[(low + 1).min(sorted.len() - 1)] * weight;
-            let found = quantile(q, &mut all.runs().to_vec());
+            let found = all.quantile(q);
             prop_assert!(found == plain || (found.is_nan() && plain.is_nan()), "{} {}", found, plain);
         }
     }

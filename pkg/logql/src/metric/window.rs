@@ -9,10 +9,9 @@ use tailwater_model::Labels;
 
 use super::column::{Cell, Cells, Column, Count, First, Greatest, Kind, Last, Least, Moments, Place, Placed, Sum};
 use super::grid::Grid;
-use super::quantile::quantile;
 use super::sample::{SampleQuery, fatal_error};
 use super::series::Series;
-use crate::ast::{MatchOp, RangeOp};
+use crate::ast::{MatchOp, RangeAggregation, RangeOp};
 
 /// Why series cannot be answered; the text is Loki's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,25 +34,47 @@ pub fn series(
     grid: &Grid,
     columns: impl IntoIterator<Item = (Labels, Column)>,
 ) -> Result<Vec<Series>, PipelineError> {
-    let op = query.aggregation().op;
-    let mut found = Vec::new();
-    for (labels, column) in columns {
-        let error = fatal_error(&labels).map(str::to_owned);
-        let series = values(query, grid, labels, column);
-        if series.is_empty() {
-            continue;
-        }
-        if let Some(error) = error {
+    let found = columns.into_iter().map(|(labels, column)| values(query, grid, labels, column));
+    of_found(query, grid.steps().count, found)
+}
+
+/// The series at one step of a grid, with that step alone.
+///
+/// # Errors
+/// As [`series`].
+pub fn series_at<'a>(
+    query: &SampleQuery,
+    grid: &Grid,
+    step: u32,
+    columns: impl IntoIterator<Item = (&'a Labels, &'a Column)>,
+) -> Result<Vec<Series>, PipelineError> {
+    let window = Window::of(query, grid, step);
+    let found = columns.into_iter().filter_map(|(labels, column)| {
+        let value = value_at(&window, grid.window(step), column)?;
+        Some(Series::constant(labels.clone(), 1, value))
+    });
+    of_found(query, 1, found)
+}
+
+/// What is answered of the series that were found.
+fn of_found(
+    query: &SampleQuery,
+    steps: u32,
+    found: impl Iterator<Item = Series>,
+) -> Result<Vec<Series>, PipelineError> {
+    let mut all = Vec::new();
+    for series in found.filter(|series| !series.is_empty()) {
+        if let Some(error) = fatal_error(&series.labels).map(str::to_owned) {
             return Err(PipelineError { error, labels: series.labels });
         }
-        found.push(series);
+        all.push(series);
     }
-    Ok(if op == RangeOp::AbsentOverTime { vec![absent(query, grid, &found)] } else { found })
+    let absent_is_asked = query.aggregation().op == RangeOp::AbsentOverTime;
+    Ok(if absent_is_asked { vec![absent(query, steps, &all)] } else { all })
 }
 
 /// One where no series has a value.
-fn absent(query: &SampleQuery, grid: &Grid, found: &[Series]) -> Series {
-    let steps = grid.steps().count;
+fn absent(query: &SampleQuery, steps: u32, found: &[Series]) -> Series {
     let mut series = Series::empty(absent_labels(query), steps);
     (0..steps).filter(|step| found.iter().all(|s| s.get(*step).is_none())).for_each(|step| series.set(step, 1.0));
     series
@@ -67,42 +88,136 @@ fn absent_labels(query: &SampleQuery) -> Labels {
     Labels::from_pairs(certain.map(|m| (m.name.as_str().into(), m.value.to_str_lossy().into())).collect())
 }
 
+/// What is asked of a window.
+struct Window<'a> {
+    aggregation: &'a RangeAggregation,
+    /// Its length in seconds.
+    seconds: f64,
+    /// It is `(begin, end]`.
+    begin: i64,
+    end: i64,
+}
+
+impl<'a> Window<'a> {
+    fn of(query: &'a SampleQuery, grid: &Grid, step: u32) -> Self {
+        let aggregation = query.aggregation();
+        let end = grid.steps().time(step).nanos().saturating_sub(aggregation.offset_nanos);
+        Self { aggregation, seconds: aggregation.range.as_secs_f64(), begin: end.saturating_sub(grid.range()), end }
+    }
+
+    /// What a total is divided by.
+    fn per(&self) -> f64 {
+        let is_rate = matches!(self.aggregation.op, RangeOp::Rate | RangeOp::BytesRate);
+        if is_rate { self.seconds } else { 1.0 }
+    }
+}
+
+/// A cell that says what a window is worth, if it holds the window's samples and there are any.
+trait Worth: Cell {
+    fn worth(&self, window: &Window<'_>) -> f64;
+}
+
+impl Worth for Count {
+    #[expect(clippy::cast_precision_loss, reason = "nobody counts to 2^53")]
+    fn worth(&self, window: &Window<'_>) -> f64 {
+        self.0 as f64 / window.per()
+    }
+}
+
+impl Worth for Sum {
+    fn worth(&self, window: &Window<'_>) -> f64 {
+        self.sum / window.per()
+    }
+}
+
+impl Worth for Least {
+    fn worth(&self, _: &Window<'_>) -> f64 {
+        self.0.unwrap_or(f64::NAN)
+    }
+}
+
+impl Worth for Greatest {
+    fn worth(&self, _: &Window<'_>) -> f64 {
+        self.0.unwrap_or(f64::NAN)
+    }
+}
+
+impl Worth for First {
+    fn worth(&self, _: &Window<'_>) -> f64 {
+        self.0.map_or(f64::NAN, |(_, value)| value)
+    }
+}
+
+impl Worth for Last {
+    fn worth(&self, _: &Window<'_>) -> f64 {
+        self.0.map_or(f64::NAN, |(_, value)| value)
+    }
+}
+
+impl Worth for Moments {
+    fn worth(&self, window: &Window<'_>) -> f64 {
+        of_moments(window.aggregation.op, self)
+    }
+}
+
+impl Worth for Counter {
+    fn worth(&self, window: &Window<'_>) -> f64 {
+        self.rate(window.begin, window.end, window.seconds)
+    }
+}
+
 fn values(query: &SampleQuery, grid: &Grid, labels: Labels, column: Column) -> Series {
-    let aggregation = query.aggregation();
-    let seconds = aggregation.range.as_secs_f64();
-    let is_rate = matches!(aggregation.op, RangeOp::Rate | RangeOp::BytesRate);
-    let per = if is_rate { seconds } else { 1.0 };
     let mut out = Series::empty(labels, grid.steps().count);
     match column.0 {
-        #[expect(clippy::cast_precision_loss, reason = "nobody counts to 2^53")]
-        Kind::Count(cells) => slide(&cells, grid, &mut out, |_, Count(n)| *n as f64 / per),
-        Kind::Sum(cells) => slide(&cells, grid, &mut out, |_, Sum { sum, .. }| sum / per),
-        Kind::Least(cells) => slide(&cells, grid, &mut out, |_, Least(v)| v.unwrap_or(f64::NAN)),
-        Kind::Greatest(cells) => slide(&cells, grid, &mut out, |_, Greatest(v)| v.unwrap_or(f64::NAN)),
-        Kind::First(cells) => slide(&cells, grid, &mut out, |_, First(v)| v.map_or(f64::NAN, |(_, v)| v)),
-        Kind::Last(cells) => slide(&cells, grid, &mut out, |_, Last(v)| v.map_or(f64::NAN, |(_, v)| v)),
-        Kind::Moments(cells) => slide(&cells, grid, &mut out, |_, moments| of_moments(aggregation.op, moments)),
+        Kind::Count(cells) => slide(&cells, query, grid, &mut out),
+        Kind::Sum(cells) => slide(&cells, query, grid, &mut out),
+        Kind::Least(cells) => slide(&cells, query, grid, &mut out),
+        Kind::Greatest(cells) => slide(&cells, query, grid, &mut out),
+        Kind::First(cells) => slide(&cells, query, grid, &mut out),
+        Kind::Last(cells) => slide(&cells, query, grid, &mut out),
+        Kind::Moments(cells) => slide(&cells, query, grid, &mut out),
         Kind::Values(cells) => {
-            let mut gathered = Vec::new();
+            let q = query.aggregation().param.unwrap_or(f64::NAN);
             for step in 0..grid.steps().count {
-                gathered.clear();
-                for pane in overlap(&grid.window(step), &cells.range()) {
-                    gathered.extend_from_slice(cells.get(pane).map_or(&[], |values| values.runs()));
-                }
-                if !gathered.is_empty() {
-                    out.set(step, quantile(aggregation.param.unwrap_or(f64::NAN), &mut gathered));
+                if let Some(all) = fold(&cells, grid.window(step)) {
+                    out.set(step, all.quantile(q));
                 }
             }
         }
-        Kind::Placed(cells) => {
-            let counters = cells.map(Counter::of);
-            slide(&counters, grid, &mut out, |step, counter| {
-                let end = grid.steps().time(step).nanos().saturating_sub(aggregation.offset_nanos);
-                counter.rate(end.saturating_sub(grid.range()), end, seconds)
-            });
-        }
+        Kind::Placed(cells) => slide(&cells.map(Counter::of), query, grid, &mut out),
     }
     out
+}
+
+/// The value of one window, if it holds a sample.
+fn value_at(window: &Window<'_>, panes: Range<u64>, column: &Column) -> Option<f64> {
+    fn worth<T: Worth>(cells: &Cells<T>, panes: Range<u64>, window: &Window<'_>) -> Option<f64> {
+        fold(cells, panes).map(|cell| cell.worth(window))
+    }
+    match &column.0 {
+        Kind::Count(cells) => worth(cells, panes, window),
+        Kind::Sum(cells) => worth(cells, panes, window),
+        Kind::Least(cells) => worth(cells, panes, window),
+        Kind::Greatest(cells) => worth(cells, panes, window),
+        Kind::First(cells) => worth(cells, panes, window),
+        Kind::Last(cells) => worth(cells, panes, window),
+        Kind::Moments(cells) => worth(cells, panes, window),
+        Kind::Values(cells) => {
+            let q = window.aggregation.param.unwrap_or(f64::NAN);
+            fold(cells, panes).map(|all| all.quantile(q))
+        }
+        Kind::Placed(cells) => fold(cells, panes).map(|all| Counter::of(all).worth(window)),
+    }
+}
+
+/// The samples of some panes together, if there are any.
+fn fold<T: Cell>(cells: &Cells<T>, panes: Range<u64>) -> Option<T> {
+    let mut held = overlap(&panes, &cells.range()).filter_map(|pane| cells.get(pane));
+    let mut sum = held.next()?.clone();
+    held.for_each(|cell| {
+        sum.merge(cell.clone());
+    });
+    Some(sum)
 }
 
 fn overlap(a: &Range<u64>, b: &Range<u64>) -> Range<u64> {
@@ -110,7 +225,7 @@ fn overlap(a: &Range<u64>, b: &Range<u64>) -> Range<u64> {
 }
 
 /// Sets the value of every window that holds a sample.
-fn slide<T: Cell>(cells: &Cells<T>, grid: &Grid, out: &mut Series, value: impl Fn(u32, &T) -> f64) {
+fn slide<T: Worth>(cells: &Cells<T>, query: &SampleQuery, grid: &Grid, out: &mut Series) {
     // The window is what `suffixes` and `back` hold: folds of the panes from each of `begin..turn` up to `turn`, and of `turn..end`.
     let (mut begin, mut turn, mut end) = (0, 0, 0);
     let mut suffixes: Vec<T> = Vec::new();
@@ -146,7 +261,7 @@ fn slide<T: Cell>(cells: &Cells<T>, grid: &Grid, out: &mut Series, value: impl F
         let mut sum = suffixes.get((window.start - begin) as usize).cloned().unwrap_or_default();
         sum.merge(back.clone());
         if !sum.is_empty() {
-            out.set(step, value(step, &sum));
+            out.set(step, sum.worth(&Window::of(query, grid, step)));
         }
     }
 }
@@ -355,5 +470,84 @@ mod tests {
         // It cannot have been there before it was zero.
         assert_eq!(rate(&[(10, 0.0), (60, 50.0)]), Some(50.0));
         assert_eq!((rate(&[(10, 5.0)]), rate(&[])), (Some(0.0), None));
+    }
+}
+
+#[cfg(test)]
+mod step_tests {
+    use proptest::prelude::*;
+    use tailwater_model::Timestamp;
+
+    use super::super::series::Steps;
+    use super::*;
+    use crate::ast::{Expr, MetricExpr};
+
+    const QUERIES: [&str; 12] = [
+        r#"count_over_time({a="b"}[1s])"#,
+        r#"rate({a="b"}[1s])"#,
+        r#"absent_over_time({a="b"}[1s])"#,
+        r#"bytes_over_time({a="b"}[1s])"#,
+        r#"sum_over_time({a="b"} | unwrap v [1s])"#,
+        r#"avg_over_time({a="b"} | unwrap v [1s])"#,
+        r#"min_over_time({a="b"} | unwrap v [1s])"#,
+        r#"max_over_time({a="b"} | unwrap v [1s])"#,
+        r#"first_over_time({a="b"} | unwrap v [1s])"#,
+        r#"last_over_time({a="b"} | unwrap v [1s])"#,
+        r#"quantile_over_time(0.7, {a="b"} | unwrap v [1s])"#,
+        r#"rate_counter({a="b"} | unwrap v [1s])"#,
+    ];
+
+    fn query(text: &str, range: u64, offset: i64) -> SampleQuery {
+        let Ok(Expr::Metric(MetricExpr::Range(mut aggregation))) = crate::syntax::parse(text) else { panic!("{text}") };
+        aggregation.range = std::time::Duration::from_nanos(range);
+        aggregation.offset_nanos = offset;
+        SampleQuery::compile(&aggregation, None).unwrap()
+    }
+
+    proptest! {
+        /// One step of a grid has the values that all of them together have there, also when what lies before it is forgotten.
+        #[test]
+        fn a_step_alone_is_one_of_all(
+            which in 0..QUERIES.len(), range in 1_u64..25, offset in -5_i64..5, step in 1_i64..12, count in 1_u32..15,
+            samples in prop::collection::vec((80_i64..260, 0_u32..9), 0..60),
+        ) {
+            let query = query(QUERIES[which], range, offset);
+            let grid = query.grid(Steps { start: Timestamp(100), step, count });
+            let (mut column, mut room) = (query.column(), usize::MAX);
+            for (index, (timestamp, value)) in (0..).zip(&samples) {
+                if let Some(pane) = grid.pane(*timestamp) {
+                    let place = Place { timestamp: *timestamp, index, ..Place::default() };
+                    column.add(pane.number, f64::from(*value), place, &mut room).unwrap();
+                }
+            }
+            let labels = Labels::from_pairs(vec![("a".into(), "b".into())]);
+            let all = series(&query, &grid, [(labels.clone(), column.clone())]).unwrap();
+            for i in 0..count {
+                column.forget_before(grid.window(i).start);
+                let one = series_at(&query, &grid, i, [(&labels, &column)]).unwrap();
+                let at = |of: &[Series], i: u32| of.first().and_then(|series| series.get(i));
+                let (wanted, got) = (at(&all, i), at(&one, 0));
+                let equal = match (wanted, got) {
+                    (Some(a), Some(b)) => (a - b).abs() <= a.abs() * 1e-12 || a.to_bits() == b.to_bits(),
+                    (a, b) => a == b,
+                };
+                prop_assert!(equal, "step {}: {:?} and {:?}", i, wanted, got);
+            }
+        }
+    }
+
+    #[test]
+    fn memory_is_given_back() {
+        let query = query(QUERIES[10], 10, 0);
+        let grid = query.grid(Steps { start: Timestamp(0), step: 10, count: 100 });
+        let (mut column, mut room) = (query.column(), usize::MAX);
+        for timestamp in 1..=1000 {
+            let pane = grid.pane(timestamp - 10).unwrap();
+            column.add(pane.number, 1.0, Place::default(), &mut room).unwrap();
+        }
+        let full = column.memory();
+        assert!(full >= 1000 * size_of::<f64>(), "{full}");
+        column.forget_before(50);
+        assert!(column.memory() < full - 400 * size_of::<f64>(), "{} of {full}", column.memory());
     }
 }

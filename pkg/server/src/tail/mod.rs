@@ -3,6 +3,7 @@
 
 mod codec;
 mod handshake;
+mod metric;
 mod socket;
 
 use std::sync::Arc;
@@ -18,7 +19,9 @@ use tailwater_logql::LogQuery;
 use tailwater_logql::ast::Expr;
 use tailwater_logql::syntax;
 use tailwater_model::TenantId;
-use tailwater_querier::{EndReason, OnSlow, Session, SessionEvent, TailRequest, busy};
+use tailwater_querier::{
+    EndReason, Error, Ledger, MetricSession, MetricTailRequest, OnSlow, Session, SessionEvent, TailRequest, busy,
+};
 use tailwater_wire::frame::TailEncoding;
 
 use self::socket::{Frames, Manners, Next, Socket};
@@ -52,10 +55,22 @@ const NOT_LOG: &str = "only log selector is supported";
 /// What tails are told when the process goes down.
 pub(crate) const GOING_DOWN: &str = "all ingesters closed the connection";
 
+/// What a tail asks the querier for.
+enum Wanted {
+    Lines(TailRequest),
+    Steps(MetricTailRequest),
+}
+
+/// A tail that the querier has opened.
+enum Tail {
+    Lines(Box<Session>),
+    Steps(MetricSession),
+}
+
 /// A request that passed every check.
 struct Accepted {
-    /// What to tail; none for a metric query.
-    request: Option<TailRequest>,
+    /// What to tail; none for a metric query whose client does not ask for steps.
+    request: Option<Wanted>,
     manners: Manners,
 }
 
@@ -91,7 +106,7 @@ async fn run(app: &App, mut socket: Socket, early: &[u8], accepted: Accepted) {
     app.metrics.tail_sockets.inc();
     let session = match request {
         None => Err(End { label: "refused", reason: NOT_LOG.to_owned(), resumable: false }),
-        Some(request) => Box::pin(app.querier.tail(request)).await.map_err(|error| {
+        Some(wanted) => Box::pin(open(app, wanted)).await.map_err(|error| {
             let Failure { status, text, .. } = error.into();
             let reason = format!("rpc error: code = Code({}) desc = {text}", status.as_u16());
             End { label: "refused", reason, resumable: false }
@@ -121,9 +136,36 @@ async fn run(app: &App, mut socket: Socket, early: &[u8], accepted: Accepted) {
     app.metrics.tail_sockets.dec();
 }
 
-impl Frames for Session {
+async fn open(app: &App, wanted: Wanted) -> Result<Tail, Error> {
+    Ok(match wanted {
+        Wanted::Lines(request) => Tail::Lines(Box::new(app.querier.tail(request).await?)),
+        Wanted::Steps(request) => Tail::Steps(app.querier.tail_metric(request).await?),
+    })
+}
+
+impl Tail {
+    fn id(&self) -> u64 {
+        match self {
+            Self::Lines(session) => session.id(),
+            Self::Steps(session) => session.id(),
+        }
+    }
+
+    fn ledger(&self) -> Ledger {
+        match self {
+            Self::Lines(session) => session.ledger(),
+            Self::Steps(session) => session.ledger(),
+        }
+    }
+}
+
+impl Frames for Tail {
     async fn next(&mut self) -> Next {
-        match Self::next(self).await {
+        let event = match self {
+            Self::Lines(session) => session.next().await,
+            Self::Steps(session) => session.next().await,
+        };
+        match event {
             SessionEvent::Frame(frame) => Next::Frame(frame),
             SessionEvent::End(reason) => Next::End(match reason {
                 // The canary compares this text exactly.
@@ -144,12 +186,12 @@ fn check(app: &App, request: &Request) -> Result<Accepted, Failure> {
     let headers = request.headers();
     let claim = app.tenancy.claim(headers)?;
     let form = Form::parse(b"", &query_string(request.uri(), headers)).map_err(Failure::bad_request)?;
-    let query = match busy(|| syntax::parse(form.get("query")))? {
+    let (query, metric) = match busy(|| syntax::parse(form.get("query")))? {
         Expr::Log(expr) => {
             let compiled = busy(|| LogQuery::compile(&expr))?;
-            Some((expr, Arc::new(compiled)))
+            (Some((expr, Arc::new(compiled))), None)
         }
-        Expr::Metric(_) => None,
+        Expr::Metric(expr) => (None, Some(expr)),
     };
     check_regexp(form.get("regexp"))?;
     let params = TailParams::parse(&form, app.clock.now()).map_err(Failure::bad_request)?;
@@ -165,17 +207,25 @@ fn check(app: &App, request: &Request) -> Result<Accepted, Failure> {
         "0" | "false" => false,
         other => return Err(Failure::bad_request(format!("invalid heartbeat '{other}', expected 0 or 1"))),
     };
+    if metric::asked(&form)? {
+        let request = metric::request(app, request.uri(), &form, &params, on_slow, metric, claim)?;
+        // Every step is a sign of life.
+        let manners = Manners { heartbeat: false, drop_to_resume: is_grafana };
+        return Ok(Accepted { request: Some(Wanted::Steps(request)), manners });
+    }
     let tenants = app.tenancy.tailed(claim)?;
     let encoding = if is_legacy(request.uri()) { TailEncoding::Legacy } else { encoding(headers) };
-    let request = query.map(|(expr, query)| TailRequest {
-        tenants,
-        expr,
-        query,
-        limit: params.limit as usize,
-        start: params.start,
-        delay_for: params.delay_for,
-        encoding,
-        on_slow,
+    let request = query.map(|(expr, query)| {
+        Wanted::Lines(TailRequest {
+            tenants,
+            expr,
+            query,
+            limit: params.limit as usize,
+            start: params.start,
+            delay_for: params.delay_for,
+            encoding,
+            on_slow,
+        })
     });
     Ok(Accepted { request, manners: Manners { heartbeat, drop_to_resume: is_grafana } })
 }

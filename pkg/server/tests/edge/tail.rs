@@ -180,3 +180,88 @@ async fn unusual_parameters_are_named() {
     let mut tail = Tail::open(&world, &target, &[]).await.unwrap();
     assert_eq!(tail.next_but_pings().await, Frame::Text(json!({"streams": Value::Array(Vec::new())})));
 }
+
+#[tokio::test]
+async fn metric_queries_are_tailed_for_who_asks() {
+    let world = World::start("{querier: {multi_tenant_queries_enabled: true}}").await;
+    let query = r#"sum by (app) (count_over_time({app="a"}[1h]))"#;
+    let target = |more: &[(&str, &str)]| {
+        let mut params = vec![("query", query), ("metrics", "1"), ("step", "1")];
+        params.extend(more);
+        format!("/loki/api/v1/tail?{}", form(&params))
+    };
+    world.push(&json!({"app": "a"}), &["one", "two"]).await;
+    let mut tail = Tail::open(&world, &target(&[("since", "1s")]), &[]).await.unwrap();
+    let mut last = 0;
+    for _ in 0..2 {
+        let Frame::Text(frame) = tail.next_but_pings().await else { panic!() };
+        let time = frame["time"].as_i64().unwrap();
+        assert!(last == 0 || time == last + 1, "{frame}");
+        last = time;
+    }
+    world.push(&json!({"app": "a"}), &["three"]).await;
+    let value = loop {
+        let Frame::Text(frame) = tail.next_but_pings().await else { panic!() };
+        let sample = frame["data"]["result"][0].clone();
+        if sample["value"][1] == "3" {
+            break sample;
+        }
+    };
+    assert_eq!(value["metric"], json!({"app": "a"}));
+    let tails = world.get("/api/v1/tails").await.json();
+    assert_eq!(tails["tails"][0]["query"], query.replace(") (", ")("));
+    assert!(tails["tails"][0]["ledger"]["delivered"].as_u64().unwrap() >= 3);
+    let tenants = [("X-Scope-OrgID", "a|b")];
+    let by_tenant = r#"sum by (__tenant_id__) (count_over_time({app="a"}[1h]))"#;
+    let both = format!("/loki/api/v1/tail?{}", form(&[("query", by_tenant), ("metrics", "true"), ("step", "1s")]));
+    let mut both = Tail::open(&world, &both, &tenants).await.unwrap();
+    let Frame::Text(frame) = both.next_but_pings().await else { panic!() };
+    assert_eq!(frame["data"], json!({"resultType": "vector", "result": []}));
+}
+
+#[tokio::test]
+async fn metric_tails_that_make_no_sense_are_refused_before_the_upgrade() {
+    let world = World::start("limits_config: {max_query_range: 1h}").await;
+    let metric = ("query", r#"rate({app="a"}[1m])"#);
+    let steps = ("metrics", "1");
+    for (params, text) in [
+        (vec![("query", r#"{app="a"}"#), steps], "metrics=1 is for metric queries, this is a log query"),
+        (vec![metric, ("metrics", "yes")], "invalid metrics 'yes', expected 0 or 1"),
+        (vec![metric, steps, ("step", "500ms")], "step must be at least 1s, not \"500ms\""),
+        (vec![metric, steps, ("on_slow", "drop")], "on_slow=drop is for log queries, steps are never dropped"),
+        (vec![metric, steps, ("delay_for", "6")], "delay_for can't be greater than 5"),
+        (vec![("query", r#"rate({app="a"}[2h])"#), steps], "[interval] value exceeds limit: [2h] > [1h]"),
+        (
+            vec![metric, steps, ("step", "1s"), ("since", "4h")],
+            "exceeded maximum resolution of 11,000 points per time series. Try increasing the value of the step parameter",
+        ),
+    ] {
+        refused(&world, &params, &[]).await.fails(400, text);
+    }
+    refused(&world, &[metric, steps], &[("X-Scope-OrgID", "a|b")]).await.fails(400, "multiple org IDs present");
+    let legacy = format!("/api/prom/tail?{}", form(&[metric, steps]));
+    let answer = Tail::open(&world, &legacy, &[]).await.err().unwrap();
+    answer.fails(400, "legacy endpoints only support streams result type");
+    // Who does not ask is answered as ever.
+    let target = format!("/loki/api/v1/tail?{}", form(&[metric, ("metrics", "0")]));
+    let mut plain = Tail::open(&world, &target, &[]).await.unwrap();
+    assert_eq!(plain.next().await, Frame::Close(1011, "only log selector is supported".to_owned()));
+}
+
+#[tokio::test]
+async fn metric_tails_end_at_once_when_the_server_goes_down() {
+    let mut world = World::start("").await;
+    let target = format!("/loki/api/v1/tail?{}", form(&[("query", "vector(1)"), ("metrics", "1"), ("step", "1s")]));
+    let mut tail = Tail::open(&world, &target, &[]).await.unwrap();
+    let Frame::Text(frame) = tail.next_but_pings().await else { panic!() };
+    assert_eq!(frame["data"]["result"][0]["value"][1], "1");
+    world.stop();
+    let end = loop {
+        match tail.next_but_pings().await {
+            Frame::Text(_) => {}
+            end => break end,
+        }
+    };
+    assert_eq!(end, Frame::Close(1011, "all ingesters closed the connection".to_owned()));
+    world.stopped().await;
+}

@@ -8,6 +8,7 @@
 
 mod detected;
 mod stats;
+mod step;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use tailwater_model::{Category, LabelSet, Labels, Timestamp};
 
 pub use self::detected::{detected_fields, detected_labels, field_values, patterns};
 pub use self::stats::Stats;
+pub use self::step::{step_error, step_scalar, step_vector};
 use crate::frame::{Encoded, TailEncoding};
 use crate::text;
 
@@ -166,10 +168,7 @@ pub struct Sample {
 /// An instant vector: one sample per series, in the order given.
 #[must_use]
 pub fn vector(samples: &[(Labels, Sample)], warnings: &[String], stats: &Stats) -> Vec<u8> {
-    metrics("vector", samples, warnings, stats, |out, sample| {
-        out.extend_from_slice(br#","value":"#);
-        point(out, sample);
-    })
+    metrics("vector", samples, warnings, stats, value)
 }
 
 /// A range vector: the samples of each series by time, the series in the order given.
@@ -200,42 +199,68 @@ fn metrics<T>(
     stats: &Stats,
     values: impl Fn(&mut Vec<u8>, &T),
 ) -> Vec<u8> {
-    prometheus(kind, warnings, stats, |out| {
-        out.push(b'[');
-        for (i, (labels, value)) in series.iter().enumerate() {
-            if i > 0 {
-                out.push(b',');
-            }
-            out.extend_from_slice(br#"{"metric":"#);
-            text::object(out, labels.iter());
-            values(out, value);
-            out.push(b'}');
+    prometheus(kind, warnings, stats, |out| all_series(out, series, values))
+}
+
+fn all_series<T>(out: &mut Vec<u8>, series: &[(Labels, T)], values: impl Fn(&mut Vec<u8>, &T)) {
+    out.push(b'[');
+    for (i, (labels, value)) in series.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
         }
-        out.push(b']');
-    })
+        out.extend_from_slice(br#"{"metric":"#);
+        text::object(out, labels.iter());
+        values(out, value);
+        out.push(b'}');
+    }
+    out.push(b']');
 }
 
 fn prometheus(kind: &str, warnings: &[String], stats: &Stats, result: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut out = Vec::with_capacity(4096);
-    out.extend_from_slice(br#"{"status":"success","data":{"#);
-    member(&mut out, "resultType", |out| text::string(out, kind.as_bytes()));
-    out.extend_from_slice(br#""result":"#);
-    result(&mut out);
+    success(&mut out, kind, result);
     out.extend_from_slice(br#","stats":"#);
     stats.write(&mut out);
     out.push(b'}');
-    if !warnings.is_empty() {
-        out.extend_from_slice(br#","warnings":"#);
-        text::strings(&mut out, warnings);
-    }
+    warn(&mut out, warnings);
     out.push(b'}');
     out
 }
 
-/// `[seconds,"value"]`, seconds with at most three decimals.
+/// `{"status":"success","data":{"resultType":…,"result":…`
+fn success(out: &mut Vec<u8>, kind: &str, result: impl FnOnce(&mut Vec<u8>)) {
+    out.extend_from_slice(br#"{"status":"success","data":{"#);
+    member(out, "resultType", |out| text::string(out, kind.as_bytes()));
+    out.extend_from_slice(br#""result":"#);
+    result(out);
+}
+
+/// `,"warnings":[…]`, if there are any.
+fn warn(out: &mut Vec<u8>, warnings: &[String]) {
+    if !warnings.is_empty() {
+        out.extend_from_slice(br#","warnings":"#);
+        text::strings(out, warnings);
+    }
+}
+
+/// `,"value":[seconds,"value"]`
+fn value(out: &mut Vec<u8>, sample: &Sample) {
+    out.extend_from_slice(br#","value":"#);
+    point(out, sample);
+}
+
+/// `[seconds,"value"]`
 fn point(out: &mut Vec<u8>, sample: &Sample) {
-    let milliseconds = sample.timestamp.nanos().div_euclid(1_000_000);
     out.push(b'[');
+    seconds(out, sample.timestamp);
+    out.push(b',');
+    text::string(out, format_f(sample.value).as_bytes());
+    out.push(b']');
+}
+
+/// Seconds with at most three decimals.
+fn seconds(out: &mut Vec<u8>, time: Timestamp) {
+    let milliseconds = time.nanos().div_euclid(1_000_000);
     if milliseconds < 0 {
         out.push(b'-');
     }
@@ -245,9 +270,6 @@ fn point(out: &mut Vec<u8>, sample: &Sample) {
         let decimals = format!(".{rest:03}");
         out.extend_from_slice(decimals.trim_end_matches('0').as_bytes());
     }
-    out.push(b',');
-    text::string(out, format_f(sample.value).as_bytes());
-    out.push(b']');
 }
 
 /// Names of labels or values of one, as given.

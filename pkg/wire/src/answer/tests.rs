@@ -153,3 +153,20 @@ fn statistics_carry_the_figures() {
         assert!(stats[part].is_object(), "{part}");
     }
 }
+
+#[test]
+fn steps_begin_as_instant_answers_do_and_say_their_time() {
+    let time = Timestamp(1_793_534_400_250_000_000);
+    let samples = [(labels_of(&[("level", "error")]), Sample { timestamp: time, value: 2.5 })];
+    let text = |body: Vec<u8>| String::from_utf8(body).unwrap();
+    let step = text(step_vector(time, &samples, &[]));
+    assert_eq!(step, head(vector(&samples, &[], &Stats::default())) + r#"},"time":1793534400.25}"#);
+    let warned = text(step_vector(time, &[], &["2 lines".to_owned()]));
+    let want = r#"{"status":"success","data":{"resultType":"vector","result":[]},"warnings":["2 lines"],"time":1793534400.25}"#;
+    assert_eq!(warned, want);
+    let want =
+        r#"{"status":"success","data":{"resultType":"scalar","result":[1793534400.25,"7"]},"time":1793534400.25}"#;
+    assert_eq!(text(step_scalar(Sample { timestamp: time, value: 7.0 }, &[])), want);
+    let want = r#"{"status":"error","errorType":"execution","error":"a \"b\"","warnings":["w"],"time":1793534400.25}"#;
+    assert_eq!(text(step_error(time, "execution", "a \"b\"", &["w".to_owned()])), want);
+}

@@ -1,0 +1,198 @@
+//! A feed of steps: for however many sessions each step is read, evaluated and encoded once.
+//!
+//! Its task lives as long as somebody holds the [`Feed`]. There is no polling: it sleeps until the next step is due, asks every node what
+//! has come since, and publishes one frame. A step that fails is a frame that says so; the next one is tried all the same. Where there was
+//! no room for what was collected, it is forgotten and read again at the next step, when the windows have moved on.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use tailwater_model::{Clock, TenantIds, Timestamp};
+use tailwater_wire::node::NodeError;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::Plan;
+use super::collected::Collected;
+use super::frame::{Told, frame};
+use super::reader::{Reached, Reader};
+use super::ring::{Frame, Positions, Ring};
+use crate::busy::busy;
+use crate::{EndReason, Error};
+
+/// What makes two tails the same feed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    pub(super) tenants: TenantIds,
+    pub(super) query: String,
+    /// Nanoseconds, positive.
+    pub(super) step: i64,
+    pub(super) delay: Duration,
+    /// As [`crate::MetricRequest::max_series`].
+    pub(super) max_series: usize,
+}
+
+/// The feeds that are open.
+pub(crate) type Feeds = Mutex<HashMap<Key, Weak<Feed>>>;
+
+/// See the module. Dropping the last reference ends it.
+pub(crate) struct Feed {
+    pub(super) plan: Arc<Plan>,
+    pub(super) ring: Arc<Mutex<Ring>>,
+    /// Changes when a frame is published or the feed ends.
+    pub(super) published: watch::Receiver<u32>,
+    task: AbortHandle,
+    feeds: Weak<Feeds>,
+    next_session: AtomicU64,
+}
+
+impl Feed {
+    /// The feed of a plan, opened if there is none of its kind.
+    pub(super) async fn shared(
+        plan: Arc<Plan>,
+        feeds: &Arc<Feeds>,
+        closing: watch::Receiver<bool>,
+    ) -> Result<Arc<Self>, Error> {
+        let open = |feed: &Weak<Self>| feed.upgrade().filter(|feed| !feed.ring.lock().ended());
+        if let Some(feed) = feeds.lock().get(&plan.key).and_then(open) {
+            return Ok(feed);
+        }
+        let opened = Self::open(plan, Arc::downgrade(feeds), closing).await?;
+        let mut known = feeds.lock();
+        // Another tail may have been quicker; the one that is there is shared, ours is dropped (outside the lock, see its Drop).
+        if let Some(feed) = known.get(&opened.plan.key).and_then(open) {
+            drop(known);
+            return Ok(feed);
+        }
+        known.insert(opened.plan.key.clone(), Arc::downgrade(&opened));
+        drop(known);
+        Ok(opened)
+    }
+
+    async fn open(plan: Arc<Plan>, feeds: Weak<Feeds>, closing: watch::Receiver<bool>) -> Result<Arc<Self>, Error> {
+        let first = plan.step_due_after(plan.clock.now());
+        let mut readers = Vec::new();
+        // What reads no lines waits for no node.
+        for node in plan.nodes.iter().filter(|_| plan.pairs().next().is_some()) {
+            let head = node.head().await?;
+            readers.push(Reader::new(Arc::clone(node), head, first));
+        }
+        let ring = Arc::new(Mutex::new(Ring::new(first, positions(&readers), plan.ring_bytes)));
+        let (published_tx, published) = watch::channel(first);
+        let run = Run {
+            collected: Collected::new(&plan),
+            plan: Arc::clone(&plan),
+            readers,
+            ring: Arc::clone(&ring),
+            published: published_tx,
+        };
+        plan.metrics.feeds.inc();
+        let task = tokio::spawn(run.run(first, closing)).abort_handle();
+        Ok(Arc::new(Self { plan, ring, published, task, feeds, next_session: AtomicU64::new(1) }))
+    }
+
+    pub(super) fn session_number(&self) -> u64 {
+        self.next_session.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.plan.metrics.feeds.dec();
+        if let Some(feeds) = self.feeds.upgrade() {
+            let mut feeds = feeds.lock();
+            // A new feed of the same key may stand there already.
+            if feeds.get(&self.plan.key).is_some_and(|feed| feed.strong_count() == 0) {
+                feeds.remove(&self.plan.key);
+            }
+        }
+    }
+}
+
+/// The feed's task.
+struct Run {
+    plan: Arc<Plan>,
+    readers: Vec<Reader>,
+    collected: Collected,
+    ring: Arc<Mutex<Ring>>,
+    published: watch::Sender<u32>,
+}
+
+impl Run {
+    async fn run(mut self, first: u32, mut closing: watch::Receiver<bool>) {
+        let steps = async {
+            // The last number there is has no step after it; with steps of a second it is that of the year 2106.
+            for step in first..u32::MAX {
+                sleep_until(self.plan.clock.as_ref(), self.plan.due(step)).await;
+                let frame = self.answer(step).await;
+                let next = self.ring.lock().publish(frame);
+                self.published.send_replace(next);
+            }
+        };
+        tokio::select! {
+            () = steps => {}
+            _ = closing.wait_for(|closing| *closing) => {}
+        }
+        self.ring.lock().end(EndReason::IngestersGone);
+        self.published.send_modify(|_| {});
+    }
+
+    async fn answer(&mut self, step: u32) -> Frame {
+        let Self { plan, readers, collected, .. } = self;
+        let deadline = Instant::now() + plan.patience();
+        let rooms = collected.rooms(plan);
+        let all = join_all(readers.iter_mut().map(|reader| reader.reach(plan, step, &rooms, deadline))).await;
+        let (mut told, mut missing, mut full) = (Told::default(), Vec::new(), None);
+        let asked = all.len();
+        for Reached { parts, told: more, missing: why } in all {
+            told += more;
+            match (collected.take(plan, parts), why) {
+                (Err(error), _) | (Ok(()), Some(error @ NodeError::TooLarge { .. })) => full = Some(error),
+                (Ok(()), Some(error)) => missing.push(error.to_string()),
+                (Ok(()), None) => {}
+            }
+        }
+        let value = match full {
+            Some(error) => {
+                *collected = Collected::new(plan);
+                readers.iter_mut().for_each(Reader::begin_anew);
+                Err(Error::Node(error))
+            }
+            None if asked > 0 && missing.len() == asked => Err(Error::NoIngester),
+            None => busy(|| collected.evaluate(plan, step)),
+        };
+        collected.forget_before(plan, step.saturating_add(1));
+        let metrics = &plan.metrics;
+        metrics.frames.inc();
+        metrics.steps.inc();
+        metrics.failed_steps.inc_by(u64::from(value.is_err()));
+        metrics.incomplete_steps.inc_by(u64::from(!missing.is_empty()));
+        metrics.step_late_lines.inc_by(told.late.lines);
+        metrics.trimmed_lines.inc_by(told.trimmed);
+        if told.trimmed > 0 {
+            tracing::warn!(query = %plan.key.query, lines = told.trimmed, "a feed of steps fell behind a trimmed log");
+        }
+        Frame { bytes: frame(plan.time(step), &value, told, &missing), told, positions: positions(readers) }
+    }
+}
+
+fn positions(readers: &[Reader]) -> Positions {
+    readers.iter().map(Reader::position).collect()
+}
+
+/// Sleeps until a clock says that it is time.
+async fn sleep_until(clock: &dyn Clock, due: Timestamp) {
+    loop {
+        let left = due.since(clock.now());
+        if left.is_zero() {
+            return;
+        }
+        tokio::time::sleep(left).await;
+    }
+}
