@@ -306,7 +306,7 @@ async fn tenants_that_are_unknown_have_no_samples() {
     push_many(&bench, 4);
     let query = sample_query(QUERIES[0], 1000);
     for (as_of, through) in [(u64::MAX, 4), (3, 3)] {
-        let Sampled { series, through: seen, gap, scanned, watermark } =
+        let Sampled { series, through: seen, gap, scanned, watermark, .. } =
             sampled(&bench, &SamplesRequest { as_of, ..request("unknown", &query, steps(500, 0, 1)) }).await;
         assert_eq!((series, seen, gap, scanned), (vec![], through, None, Default::default()));
         assert_eq!(watermark, Timestamp(NOW));

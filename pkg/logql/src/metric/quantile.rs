@@ -186,7 +186,7 @@ mod tests {
                 part.iter().for_each(|v| { values.add(*v, Place::default()); });
                 all.merge(values);
             }
-            let mut sorted = samples.clone();
+            let mut sorted = samples;
             sorted.sort_by(|a, b| order(*a, *b));
             let rank = q * (sorted.len() - 1) as f64;
             let (low, weight) = (rank.floor() as usize, rank - rank.floor());
