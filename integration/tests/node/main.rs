@@ -5,7 +5,9 @@
 mod bad_input;
 mod cli;
 mod client_library;
+mod drilldown;
 mod limits;
+mod metrics;
 mod push;
 mod queries;
 mod slow_tails;

@@ -120,6 +120,12 @@ impl Batch {
         self.push.metadata(entry).map(|(name, value)| (text(name), text(value))).collect()
     }
 
+    /// Bytes of the line and the metadata of an entry.
+    pub(crate) fn bytes(&self, entry: &EntrySpan) -> u64 {
+        let metadata = self.push.metadata(entry).map(|(name, value)| name.len() + value.len());
+        u64::from(entry.line_len) + metadata.sum::<usize>() as u64
+    }
+
     /// Names the content of an entry for comparison with others: its line and its metadata.
     pub(crate) fn content_key(&self, entry: &EntrySpan, seed: u64) -> u128 {
         content_key(&self.push, entry, seed)

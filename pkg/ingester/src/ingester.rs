@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use futures_util::stream;
 use prometheus_client::registry::Registry;
+use tailwater_logql::patterns::Pattern;
 use tailwater_model::{Clock, Labels, LogId, TenantId, TenantLimits, Timestamp};
 use tailwater_wire::node::{
-    Answer, Follow, FollowRequest, LabelsRequest, Node, ReadChunk, ReadRequest, Sampled, SamplesRequest, SelectRequest,
-    Selected, SeriesRequest, Stats,
+    Answer, Follow, FollowRequest, LabelsRequest, Node, PatternsRequest, ReadChunk, ReadRequest, Sampled,
+    SamplesRequest, SelectRequest, Selected, SeriesRequest, Stats, StreamVolume, VolumeRequest,
 };
 use tailwater_wire::push::Push;
 use tokio::sync::Semaphore;
@@ -187,6 +188,18 @@ impl Node for Ingester {
         };
         let log = Arc::clone(&self.log);
         self.blocking(move |cancel| read::stats(&log, &tenant, &request, cancel))
+    }
+
+    fn volume(&self, request: VolumeRequest) -> Answer<Vec<StreamVolume>> {
+        let Some(tenant) = self.tenants.get(&request.series.tenant) else { return Box::pin(async { Ok(Vec::new()) }) };
+        let log = Arc::clone(&self.log);
+        self.blocking(move |cancel| read::volume(&log, &tenant, &request, cancel))
+    }
+
+    fn patterns(&self, request: PatternsRequest) -> Answer<Vec<Pattern>> {
+        let Some(tenant) = self.tenants.get(&request.series.tenant) else { return Box::pin(async { Ok(Vec::new()) }) };
+        let log = Arc::clone(&self.log);
+        self.blocking(move |cancel| read::patterns(&log, &tenant, &request, cancel))
     }
 }
 

@@ -59,7 +59,7 @@ impl Level {
 }
 
 /// The names under which labels, metadata and JSON fields tell the level; earlier ones win among labels.
-const NAMES: [&str; 14] = [
+pub const NAMES: [&str; 14] = [
     "level",
     "LEVEL",
     "Level",

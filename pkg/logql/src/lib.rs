@@ -3,10 +3,12 @@
 
 pub mod ast;
 mod error;
+pub mod fields;
 pub mod go;
 pub mod level;
 pub mod matchers;
 pub mod metric;
+pub mod patterns;
 pub mod pipeline;
 mod pretty;
 mod print;

@@ -95,6 +95,8 @@ impl Limits {
             strict.max_query_range = shorter(strict.max_query_range, next.max_query_range);
             strict.max_query_series = fewer(strict.max_query_series, next.max_query_series);
             strict.max_query_parallelism = fewer(strict.max_query_parallelism, next.max_query_parallelism);
+            strict.volume_enabled &= next.volume_enabled;
+            strict.volume_max_series = strict.volume_max_series.min(next.volume_max_series);
             let bytes = [strict.max_query_bytes_read, next.max_query_bytes_read];
             strict.max_query_bytes_read = bytes.into_iter().filter(|n| *n > 0).min().unwrap_or(0);
             strict

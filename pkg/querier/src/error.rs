@@ -58,6 +58,12 @@ pub enum Error {
         /// `max_streams_matchers_per_query`.
         limit: usize,
     },
+    /// There are more groups of streams than a volume answer may have.
+    #[error("the query hit the max number of series limit (limit: {limit} series)")]
+    TooManyVolumes {
+        /// `volume_max_series`.
+        limit: usize,
+    },
     /// A range `[…]` is longer than the tenant may ask for.
     #[error("[interval] value exceeds limit: [{range}] > [{limit}]")]
     RangeTooLong {

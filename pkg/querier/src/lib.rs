@@ -5,6 +5,7 @@
 //! session that fell behind catches up, exactly.
 
 mod busy;
+mod detected;
 mod error;
 mod feed;
 mod logs;
@@ -13,6 +14,7 @@ mod merge;
 mod meta;
 mod metric;
 mod metrics;
+mod patterns;
 mod querier;
 mod range;
 mod replay;
@@ -26,12 +28,16 @@ mod tenant_labels;
 mod tenant_tests;
 #[cfg(test)]
 mod testing;
+mod volume;
 
 pub use busy::busy;
+pub use detected::DetectedLabel;
 pub use error::{Error, Kind};
 pub use logs::{LogsAnswer, LogsRequest, TENANT_LABEL};
 pub use meta::MetaRequest;
 pub use metric::{MetricAnswer, MetricRequest, check_metric};
+pub use patterns::MAX_PATTERNS;
 pub use querier::{Config, Nodes, OnSlow, Querier, TailRequest};
 pub use range::check_range;
 pub use session::{EndReason, Ledger, Session, SessionEvent, TailInfo};
+pub use volume::{Volume, VolumeBy, VolumeRequest};

@@ -145,6 +145,7 @@ impl Querier {
             answer.lines.sort_by(|(a, _), (b, _)| answer_order(a, b, request.direction));
         }
         answer.lines.truncate(request.limit);
+        self.metrics().scanned(answer.scanned);
         Ok(answer)
     }
 }

@@ -101,7 +101,7 @@ impl Querier {
     }
 
     /// The compiled selectors for each tenant they concern. A tenant that none of several selectors concerns is left out.
-    fn per_tenant(&self, request: &MetaRequest) -> Result<Vec<TenantSelectors>, Error> {
+    pub(crate) fn per_tenant(&self, request: &MetaRequest) -> Result<Vec<TenantSelectors>, Error> {
         let tenants = request.tenants.as_slice();
         if tenants.len() == 1 || request.selectors.is_empty() {
             let compiled = request.selectors.iter().map(|s| Matchers::new(s).map(Arc::new));

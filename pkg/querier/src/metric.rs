@@ -171,10 +171,18 @@ impl Querier {
     /// not match, more memory than there is, an ingester that does not answer, or `query_timeout`.
     pub async fn evaluate(&self, request: &MetricRequest) -> Result<MetricAnswer, Error> {
         let timeout = self.strictest_timeout(&request.tenants);
-        match tokio::time::timeout(timeout, self.evaluate_in_time(request)).await {
+        let answer = match tokio::time::timeout(timeout, self.evaluate_in_time(request)).await {
             Ok(answer) => answer,
             Err(_elapsed) => Err(Error::Timeout),
+        };
+        match &answer {
+            Ok(answer) => self.metrics().scanned(answer.scanned),
+            Err(Error::Node(NodeError::TooLarge { .. })) => {
+                self.metrics().queries_too_large.inc();
+            }
+            Err(_) => {}
         }
+        answer
     }
 
     async fn evaluate_in_time(&self, request: &MetricRequest) -> Result<MetricAnswer, Error> {

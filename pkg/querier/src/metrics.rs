@@ -3,6 +3,7 @@
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use tailwater_wire::node::Scanned;
 
 /// Counters of all feeds and sessions of a querier.
 #[derive(Clone, Debug, Default)]
@@ -19,9 +20,17 @@ pub(crate) struct Metrics {
     pub(crate) forced_lines: Counter,
     pub(crate) catch_ups: Counter,
     pub(crate) ledger_violations: Counter,
+    pub(crate) scanned_lines: Counter,
+    pub(crate) scanned_bytes: Counter,
+    pub(crate) queries_too_large: Counter,
 }
 
 impl Metrics {
+    pub(crate) fn scanned(&self, scanned: Scanned) {
+        self.scanned_lines.inc_by(scanned.lines);
+        self.scanned_bytes.inc_by(scanned.bytes);
+    }
+
     pub(crate) fn register(&self, registry: &mut Registry) {
         let r = registry.sub_registry_with_prefix("tailwater_querier");
         r.register("tail_active", "Open tails", self.tails.clone());
@@ -51,6 +60,13 @@ impl Metrics {
             "tail_invariant_violations",
             "Ledgers that did not balance; must stay 0",
             self.ledger_violations.clone(),
+        );
+        r.register("query_lines_scanned", "Lines that queries looked at", self.scanned_lines.clone());
+        r.register("query_bytes_scanned", "Bytes of lines that queries looked at", self.scanned_bytes.clone());
+        r.register(
+            "query_memory_refusals",
+            "Metric queries that needed more memory than query_memory_mb",
+            self.queries_too_large.clone(),
         );
     }
 }

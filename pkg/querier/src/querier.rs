@@ -233,6 +233,10 @@ impl Querier {
         if nodes.is_empty() { Err(Error::NoIngester) } else { Ok(nodes) }
     }
 
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     pub(crate) fn config(&self) -> &Config {
         &self.config
     }

@@ -7,10 +7,12 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use parking_lot::Mutex;
 use tailwater_logql::LogQuery;
+use tailwater_logql::patterns::Pattern;
 use tailwater_model::{Clock, LabelSet, Labels, LogId, TenantId, Timestamp};
 use tailwater_wire::node::{
     Answer, Direction, Follow, FollowEvent, FollowRequest, Gap, LabelsRequest, MatchedBatch, MatchedLine, Node,
-    ReadChunk, ReadRequest, Sampled, SamplesRequest, SelectRequest, Selected, SeriesRequest, Stats,
+    PatternsRequest, ReadChunk, ReadRequest, Sampled, SamplesRequest, SelectRequest, Selected, SeriesRequest, Stats,
+    StreamVolume, VolumeRequest,
 };
 use tokio::sync::watch;
 
@@ -211,5 +213,13 @@ impl Node for TestNode {
 
     fn stats(&self, _: SeriesRequest) -> Answer<Stats> {
         ready(Stats { streams: 1, chunks: 2, bytes: 3, entries: 4 })
+    }
+
+    fn volume(&self, _: VolumeRequest) -> Answer<Vec<StreamVolume>> {
+        ready(Vec::new())
+    }
+
+    fn patterns(&self, _: PatternsRequest) -> Answer<Vec<Pattern>> {
+        ready(Vec::new())
     }
 }

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tailwater_logql::{parse, pretty};
+use tailwater_logql::{level, parse, pretty};
 use tailwater_model::TenantId;
 
 use crate::answer::{self, Failure, JSON_UTF8, TEXT};
@@ -123,16 +123,19 @@ fn json_line(status: StatusCode, body: &Value) -> Response {
 }
 
 /// The limits that Logs Drilldown asks for.
-const DRILLDOWN_LIMITS: [&str; 9] = [
+const DRILLDOWN_LIMITS: [&str; 12] = [
     "discover_log_levels",
     "discover_service_name",
     "max_entries_limit_per_query",
     "max_line_size_truncate",
+    "max_query_bytes_read",
     "max_query_length",
     "max_query_lookback",
     "max_query_range",
     "max_query_series",
     "query_timeout",
+    "volume_enabled",
+    "volume_max_series",
 ];
 
 /// `/loki/api/v1/drilldown-limits`
@@ -144,17 +147,20 @@ pub(crate) async fn drilldown_limits(State(app): State<Arc<App>>, headers: Heade
     let all = app.config.limits_of(&app.limits.limits(&tenant));
     let mut limits: BTreeMap<&str, Value> =
         DRILLDOWN_LIMITS.iter().filter_map(|name| Some((*name, all.get(*name)?.clone()))).collect();
+    let index_labels = &app.config.distributor.otlp_resource_attributes_as_index_labels;
+    let attributes = json!([{ "action": "index_label", "attributes": index_labels }]);
     // What is not there is off, and said to be.
     limits.extend([
+        ("log_level_fields", json!(level::NAMES)),
         ("metric_aggregation_enabled", json!(false)),
+        ("otlp_config", json!({ "resource_attributes": { "attributes_config": attributes } })),
         ("pattern_persistence_enabled", json!(false)),
         ("retention_period", json!("0s")),
-        ("volume_enabled", json!(false)),
-        ("max_query_bytes_read", json!("0B")),
+        ("retention_stream", json!([])),
     ]);
     let body = json!({
         "limits": limits,
-        "pattern_ingester_enabled": false,
+        "pattern_ingester_enabled": true,
         "version": env!("CARGO_PKG_VERSION"),
     });
     answer::ok(JSON_UTF8, body.to_string())

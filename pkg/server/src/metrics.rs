@@ -34,6 +34,8 @@ pub(crate) struct Metrics {
     pub(crate) connections: Gauge,
     pub(crate) body_bytes: Gauge,
     pub(crate) expanded_bytes: Gauge,
+    queries_waiting: Gauge,
+    pub(crate) queries_refused: Counter,
     pub(crate) tail_sockets: Gauge,
     pub(crate) tail_frames: Counter,
     pub(crate) tail_bytes: Counter<u64, AtomicU64>,
@@ -47,6 +49,8 @@ impl Metrics {
             connections: Gauge::default(),
             body_bytes: Gauge::default(),
             expanded_bytes: Gauge::default(),
+            queries_waiting: Gauge::default(),
+            queries_refused: Counter::default(),
             tail_sockets: Gauge::default(),
             tail_frames: Counter::default(),
             tail_bytes: Counter::default(),
@@ -66,6 +70,16 @@ impl Metrics {
             "Bytes that the large or compressed push bodies being read may become",
             metrics.expanded_bytes.clone(),
         );
+        registry.register(
+            "queries_waiting",
+            "Queries that wait for others of their tenant to end",
+            metrics.queries_waiting.clone(),
+        );
+        registry.register(
+            "queries_refused",
+            "Queries refused because too many of their tenant waited already",
+            metrics.queries_refused.clone(),
+        );
         registry.register("tail_sockets", "Open tail sockets", metrics.tail_sockets.clone());
         registry.register("tail_sent_frames", "Data frames written to tail sockets", metrics.tail_frames.clone());
         registry.register("tail_sent_bytes", "Bytes written to tail sockets", metrics.tail_bytes.clone());
@@ -78,8 +92,23 @@ impl Metrics {
         self.requests.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
+    /// Counts a query as waiting until the answer is dropped.
+    pub(crate) fn query_waits(&self) -> Waiting {
+        self.queries_waiting.inc();
+        Waiting(self.queries_waiting.clone())
+    }
+
     pub(crate) fn tail_closed(&self, reason: &'static str) {
         self.tails_closed.get_or_create(&ReasonLabels { reason }).inc();
+    }
+}
+
+/// A query that waits for its turn.
+pub(crate) struct Waiting(Gauge);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

@@ -18,6 +18,9 @@ const DEFAULT_LIMIT: u32 = 100;
 /// Most points of a series.
 const MAX_POINTS: i64 = 11_000;
 
+/// The `limit` on fields, and on values of a field, of a request that names none.
+const DEFAULT_FIELDS: u32 = 1000;
+
 /// Longest `delay_for` of a tail, in seconds.
 const MAX_DELAY_FOR: i64 = 5;
 
@@ -43,23 +46,7 @@ impl RangeParams {
         let (start, end) = ordered_bounds(form, now)?;
         let limit = limit(form)?;
         let direction = direction(form)?;
-        let length = end.nanos().saturating_sub(start.nanos());
-        let step = match form.get("step") {
-            "" => (length / NANOS / 250).max(1).saturating_mul(NANOS),
-            text => seconds_or_duration(text)?,
-        };
-        if step <= 0 {
-            return Err(
-                "zero or negative query resolution step widths are not accepted. Try a positive integer".to_owned()
-            );
-        }
-        if length / step > MAX_POINTS {
-            return Err(
-                "exceeded maximum resolution of 11,000 points per time series. Try increasing the value of the step \
-                        parameter"
-                    .to_owned(),
-            );
-        }
+        let step = step(form, start, end)?;
         let interval = match form.get("interval") {
             "" => 0,
             text => seconds_or_duration(text)?,
@@ -111,6 +98,63 @@ impl TailParams {
     }
 }
 
+/// What `detected_fields` and `detected_field/{name}/values` ask, but for the query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FieldsParams {
+    pub(crate) start: Timestamp,
+    pub(crate) end: Timestamp,
+    /// Lines to look at.
+    pub(crate) line_limit: u32,
+    /// Fields or values to answer.
+    pub(crate) limit: u32,
+}
+
+impl FieldsParams {
+    pub(crate) fn parse(form: &Form, now: Timestamp) -> Result<Self, String> {
+        let (start, end) = ordered_bounds(form, now)?;
+        let line_limit = positive(form.get("line_limit"), DEFAULT_LIMIT)?;
+        let limit = match form.get("limit") {
+            "" => form.get("field_limit"),
+            text => text,
+        };
+        let limit = positive(limit, DEFAULT_FIELDS)?;
+        // Without a meaning here, and checked as Loki checks it.
+        step(form, start, end)?;
+        Ok(Self { start, end, line_limit, limit })
+    }
+}
+
+/// What `index/volume` and `index/volume_range` ask, but for the query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct VolumeParams {
+    pub(crate) start: Timestamp,
+    pub(crate) end: Timestamp,
+    /// Nanoseconds, positive; none for `index/volume`.
+    pub(crate) step: Option<i64>,
+    pub(crate) limit: u32,
+    pub(crate) target_labels: Vec<String>,
+    /// Sum up by label instead of by series.
+    pub(crate) by_labels: bool,
+}
+
+impl VolumeParams {
+    pub(crate) fn parse(form: &Form, now: Timestamp, in_steps: bool) -> Result<Self, String> {
+        let limit = match number::atoi(form.get("limit")) {
+            Ok(0) => DEFAULT_LIMIT,
+            _ => limit(form)?,
+        };
+        let (start, end) = ordered_bounds(form, now)?;
+        let step = if in_steps { Some(step(form, start, end)?) } else { None };
+        let by_labels = match form.get("aggregateBy") {
+            "" | "series" => false,
+            "labels" => true,
+            _ => return Err("invalid aggregation option".to_owned()),
+        };
+        let targets = form.get("targetLabels").split(',').filter(|name| !name.is_empty());
+        Ok(Self { start, end, step, limit, target_labels: targets.map(str::to_owned).collect(), by_labels })
+    }
+}
+
 /// `start` and `end`, whichever comes first.
 pub(crate) fn bounds(form: &Form, now: Timestamp) -> Result<(Timestamp, Timestamp), String> {
     let bad = |name: &'static str| move |why: String| format!("could not parse '{name}' parameter: {why}");
@@ -132,9 +176,35 @@ pub(crate) fn ordered_bounds(form: &Form, now: Timestamp) -> Result<(Timestamp, 
     Ok((start, end))
 }
 
+/// The `step` of a range, in nanoseconds and positive: by default a second, or a 250th of the range. A range has at most
+/// [`MAX_POINTS`] of them.
+pub(crate) fn step(form: &Form, start: Timestamp, end: Timestamp) -> Result<i64, String> {
+    let length = end.nanos().saturating_sub(start.nanos());
+    let step = match form.get("step") {
+        "" => (length / NANOS / 250).max(1).saturating_mul(NANOS),
+        text => seconds_or_duration(text)?,
+    };
+    if step <= 0 {
+        return Err("zero or negative query resolution step widths are not accepted. Try a positive integer".to_owned());
+    }
+    if length / step > MAX_POINTS {
+        return Err(
+            "exceeded maximum resolution of 11,000 points per time series. Try increasing the value of the step \
+                    parameter"
+                .to_owned(),
+        );
+    }
+    Ok(step)
+}
+
 fn limit(form: &Form) -> Result<u32, String> {
-    let limit = match form.get("limit") {
-        "" => return Ok(DEFAULT_LIMIT),
+    positive(form.get("limit"), DEFAULT_LIMIT)
+}
+
+/// A number that is at least 1.
+fn positive(text: &str, default: u32) -> Result<u32, String> {
+    let limit = match text {
+        "" => return Ok(default),
         text => number::atoi(text)?,
     };
     if limit <= 0 {

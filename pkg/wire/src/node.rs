@@ -17,6 +17,7 @@ use futures_core::Stream;
 use tailwater_logql::LogQuery;
 use tailwater_logql::matchers::Matchers;
 use tailwater_logql::metric::{Column, Grid, SampleQuery};
+use tailwater_logql::patterns::Pattern;
 use tailwater_model::{LabelSet, Labels, LogId, TenantId, Timestamp};
 
 /// A future that a node answers with.
@@ -53,6 +54,12 @@ pub trait Node: Send + Sync + 'static {
 
     /// How much the matching streams hold within a time range.
     fn stats(&self, request: SeriesRequest) -> Answer<Stats>;
+
+    /// How many bytes the matching streams hold within each step of a time range. Streams without any are left out.
+    fn volume(&self, request: VolumeRequest) -> Answer<Vec<StreamVolume>>;
+
+    /// The patterns of the lines of the matching streams within a time range, those with the most lines first.
+    fn patterns(&self, request: PatternsRequest) -> Answer<Vec<Pattern>>;
 }
 
 /// Why a node could not answer.
@@ -324,4 +331,36 @@ pub struct Stats {
     pub bytes: u64,
     /// Their number.
     pub entries: u64,
+}
+
+/// See [`Node::volume`].
+#[derive(Clone)]
+pub struct VolumeRequest {
+    /// Which streams, and when.
+    pub series: SeriesRequest,
+    /// The length of a step in nanoseconds, positive; steps begin at its multiples. None: the whole range is one.
+    pub step: Option<i64>,
+}
+
+/// How much a stream holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamVolume {
+    /// The stream.
+    pub labels: Labels,
+    /// Bytes of lines and structured metadata in each step that has any, by the time that the step ends: the last ends with the
+    /// range. Sorted by time.
+    pub bytes: Vec<(Timestamp, u64)>,
+}
+
+/// See [`Node::patterns`].
+#[derive(Clone)]
+pub struct PatternsRequest {
+    /// Which streams, and when.
+    pub series: SeriesRequest,
+    /// The length of a step in nanoseconds, positive; steps begin at its multiples.
+    pub step: i64,
+    /// Find the level of entries that bring none.
+    pub detect_level: bool,
+    /// Most patterns to answer.
+    pub limit: usize,
 }

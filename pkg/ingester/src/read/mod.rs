@@ -2,9 +2,11 @@
 //! time, in slices, and end early when nobody waits for the answer any more.
 
 mod chunk;
+mod patterns;
 mod samples;
 mod select;
 mod streams;
+mod volume;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,9 +16,11 @@ use tailwater_wire::node::{Answer, NodeError, Scanned};
 use tokio::sync::Semaphore;
 
 pub(crate) use chunk::chunk;
+pub(crate) use patterns::patterns;
 pub(crate) use samples::{no_samples, samples};
 pub(crate) use select::select;
 pub(crate) use streams::{labels, series, stats};
+pub(crate) use volume::volume;
 
 /// Most workers of a read.
 const MAX_WORKERS: usize = 8;

@@ -14,7 +14,7 @@ use crate::log::ArrivalLog;
 use crate::tenant::Tenant;
 
 /// Calls `f` for every run that matches any of the matchers (or all, if there are none) and has entries in `[start, end]`.
-fn for_each_run(
+pub(super) fn for_each_run(
     log: &ArrivalLog,
     tenant: &Tenant,
     matchers: &[Arc<Matchers>],

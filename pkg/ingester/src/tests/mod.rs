@@ -5,6 +5,7 @@ mod history;
 mod model;
 mod rules;
 mod samples;
+mod volumes;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -11,6 +11,7 @@ use super::drop_keep;
 use super::format::{self, LineFormat};
 use super::json_expr;
 use super::label_filter::Filter;
+use super::labels::Wanted;
 use super::line_filter::{self, LineTest};
 use super::logfmt;
 use super::names::{NameId, Names};
@@ -49,15 +50,6 @@ pub(crate) struct Pipeline {
     /// What parsers extract; everything if none.
     pub(crate) wanted: Option<Wanted>,
     written: usize,
-}
-
-/// The labels that the rest of a metric query can see: its parsers extract no others.
-#[derive(Clone, Debug)]
-pub(crate) struct Wanted {
-    /// Their numbers.
-    pub(crate) names: Box<[NameId]>,
-    /// Whether a line that cannot be parsed counts all the same, its error being asked for.
-    pub(crate) preserve_error: bool,
 }
 
 impl Pipeline {

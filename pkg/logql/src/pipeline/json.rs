@@ -3,7 +3,8 @@
 //! Invariants:
 //! * A nested field is named by the sanitized keys on the way to it, joined by `_`. The first field of a name wins.
 //! * What was found before the text turned out to be broken stays.
-//! * Objects nested deeper than [`MAX_DEPTH`] are not read; nothing recurses.
+//! * Objects nested deeper than [`MAX_DEPTH`] are not read, nor names longer than [`MAX_NAME`], nor more new names of a line than
+//!   [`MAX_NEW_NAMES`] bytes; nothing recurses.
 
 use super::Work;
 use super::json_scan::{self as scan, Kind, Member};
@@ -14,7 +15,16 @@ use super::names::{EXTRACTED_SUFFIX, NameId, sanitize};
 pub(crate) const ERROR: &str = "JSONParserErr";
 
 /// Deepest nesting that is read; each level looks for the end of its object, so this bounds the work per byte.
-const MAX_DEPTH: usize = 128;
+pub(crate) const MAX_DEPTH: usize = 128;
+
+/// Longest name of a nested field, in bytes. Each field's name is made of all keys above it.
+const MAX_NAME: usize = 16 << 10;
+
+/// Most bytes of names that were not known before the line.
+const MAX_NEW_NAMES: usize = 1 << 20;
+
+/// Our own: what comes after is not read.
+const TOO_MANY_NAMES: &str = "names of fields are too long or too many";
 
 /// An object that is being read: where its text ends and how long the names of its fields are before their own part.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +48,7 @@ fn walk(line: &[u8], labels: &mut LineLabels, work: &mut Work) -> Result<(), &'s
     let start = scan::skip_space(line, 0).filter(|at| line[*at] == b'{').ok_or(scan::NO_OBJECT)?;
     work.open.clear();
     work.path.clear();
+    let known = labels.names().bytes();
     let mut object = Open { end: line.len(), prefix: 0 };
     let mut at = start + 1;
     let mut first = true;
@@ -59,12 +70,18 @@ fn walk(line: &[u8], labels: &mut LineLabels, work: &mut Work) -> Result<(), &'s
                         }
                         work.open.push(object);
                         object = Open { end: value.end, prefix: push_part(&mut work.path, object.prefix, key) };
+                        if object.prefix > MAX_NAME {
+                            return Err(TOO_MANY_NAMES);
+                        }
                         at = value_at + 1;
                         first = true;
                         continue;
                     }
                     kind => {
                         let nested = !work.open.is_empty();
+                        if nested && (key.len() > MAX_NAME || labels.names().bytes() > known + MAX_NEW_NAMES) {
+                            return Err(TOO_MANY_NAMES);
+                        }
                         if let Some(name) = name(labels, &mut work.path, object.prefix, nested, key)
                             && !labels.is_extracted(name)
                         {
@@ -93,7 +110,7 @@ fn walk(line: &[u8], labels: &mut LineLabels, work: &mut Work) -> Result<(), &'s
 }
 
 /// Puts the part of a key behind a prefix; answers how long both are.
-fn push_part(path: &mut String, prefix: usize, key: &[u8]) -> usize {
+pub(crate) fn push_part(path: &mut String, prefix: usize, key: &[u8]) -> usize {
     path.truncate(prefix);
     if prefix > 0 {
         path.push('_');
@@ -124,4 +141,31 @@ fn name(labels: &mut LineLabels, path: &mut String, prefix: usize, nested: bool,
         name = labels.names().intern(path);
     }
     labels.wants(name).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tailwater_model::{Labels, Timestamp};
+
+    use crate::LogQuery;
+
+    #[test]
+    fn names_of_nested_fields_are_bounded() {
+        let query = Arc::new(LogQuery::parse(r#"{a="b"} | json"#).expect("a query"));
+        let mut runner = query.runner(false);
+        runner.enter(&Labels::from_pairs(vec![("a".into(), "b".into())]));
+        let mut error = |line: &str| {
+            let matched = runner.run(Timestamp(0), line.as_bytes(), &[]).expect("no filter");
+            (matched.labels.get("__error__").is_some(), matched.labels.pairs().len())
+        };
+        let fields = |n: usize| (0..n).map(|i| format!(r#""f{i}":1"#)).collect::<Vec<_>>().join(",");
+        let nested = |key: usize, n: usize| format!(r#"{{"first":1,"{}":{{{}}}}}"#, "k".repeat(key), fields(n));
+        assert_eq!(error(&nested(1_000, 100)), (false, 102));
+        assert_eq!(error(&nested(super::MAX_NAME + 1, 100)), (true, 4));
+        // New names are counted in bytes; the fields before the bound stay.
+        let (failed, labels) = error(&nested(10_000, 1_000));
+        assert!(failed && (100..200).contains(&labels), "{labels}");
+    }
 }

@@ -30,9 +30,10 @@ pub(crate) struct Extraction {
 /// Sets a label for every pair.
 pub(crate) fn run(flags: Flags, line: &[u8], labels: &mut LineLabels, work: &mut Work) {
     let direct = !flags.strict && !flags.keep_empty;
-    if !labels.is_satisfied() && !(direct && find_wanted(line, labels, work)) {
-        read(flags, line, labels, work);
+    if labels.is_satisfied() || (direct && find_wanted(line, labels, work)) {
+        return;
     }
+    read(flags, line, labels, work);
 }
 
 fn read(flags: Flags, line: &[u8], labels: &mut LineLabels, work: &mut Work) {

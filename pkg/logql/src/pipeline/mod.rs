@@ -14,6 +14,7 @@ mod format;
 mod ip;
 mod json;
 mod json_expr;
+pub(crate) mod json_paths;
 pub(crate) mod json_scan;
 pub(crate) mod label_filter;
 mod labels;
@@ -22,7 +23,7 @@ mod logfmt;
 mod memo;
 pub(crate) mod names;
 mod pattern;
-mod pattern_filter;
+pub(crate) mod pattern_filter;
 mod regexp;
 mod unpack;
 
@@ -30,10 +31,10 @@ use std::sync::Arc;
 
 use tailwater_model::{LabelSet, Labels, Timestamp};
 
+pub(crate) use self::compile::Pipeline;
 use self::compile::Stage;
-pub(crate) use self::compile::{Pipeline, Wanted};
 use self::format::Moment;
-pub(crate) use self::labels::LineLabels;
+pub(crate) use self::labels::{LineLabels, Wanted};
 use self::names::NameId;
 use crate::LogQuery;
 use crate::regex::Groups;

@@ -116,6 +116,11 @@ impl Names {
         suffixed
     }
 
+    /// Bytes of names and keys that are remembered.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Whether there are so many that it is time to forget them.
     pub(crate) fn is_full(&self) -> bool {
         self.text.len() > MAX_NAMES || self.by_key.len() > MAX_NAMES || self.bytes > MAX_NAME_BYTES

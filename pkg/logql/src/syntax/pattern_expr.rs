@@ -101,7 +101,7 @@ fn split(pattern: &[u8]) -> Vec<PatternPart> {
 }
 
 /// The name of the capture that `rest` begins with.
-fn capture_at(rest: &[u8]) -> Option<&str> {
+pub(crate) fn capture_at(rest: &[u8]) -> Option<&str> {
     let inner = rest.strip_prefix(b"<")?;
     let len = inner.iter().take_while(|b| b.is_ascii_alphanumeric() || **b == b'_').count();
     let valid = len > 0 && !inner[0].is_ascii_digit() && inner.get(len) == Some(&b'>');

@@ -60,20 +60,7 @@ async fn logs(
     params: &RangeParams,
     encoding: TailEncoding,
 ) -> Result<Vec<u8>, Failure> {
-    let limits = &asked.limits;
-    let most = limits.max_entries_limit_per_query;
-    if most > 0 && params.limit > most {
-        let text = format!(
-            "max entries limit per query exceeded, limit > max_entries_limit_per_query ({} > {most})",
-            params.limit
-        );
-        return Err(Failure::bad_request(text));
-    }
-    let matchers = expr.selector.len();
-    if matchers > limits.max_streams_matchers_per_query {
-        let limit = limits.max_streams_matchers_per_query;
-        return Err(Error::TooManyMatchers { count: matchers, limit }.into());
-    }
+    check_limits(asked, &expr, params.limit)?;
     let mut stats = Stats { queued: asked.queued, ..Stats::default() };
     let mut lines = Vec::new();
     if let Some((start, end)) = allowed_range(asked, params.start, params.end)? {
@@ -100,6 +87,23 @@ async fn logs(
     let entries =
         lines.iter().map(|(line, text)| Entry { timestamp: line.timestamp, line: text, labels: &line.labels });
     Ok(answer::streams(entries, &encoding, &[], &stats))
+}
+
+/// Whether a query may be asked, and for so many lines.
+pub(super) fn check_limits(asked: &Asked, expr: &LogExpr, limit: u32) -> Result<(), Failure> {
+    let limits = &asked.limits;
+    let most = limits.max_entries_limit_per_query;
+    if most > 0 && limit > most {
+        let text =
+            format!("max entries limit per query exceeded, limit > max_entries_limit_per_query ({limit} > {most})");
+        return Err(Failure::bad_request(text));
+    }
+    let matchers = expr.selector.len();
+    if matchers > limits.max_streams_matchers_per_query {
+        let limit = limits.max_streams_matchers_per_query;
+        return Err(Error::TooManyMatchers { count: matchers, limit }.into());
+    }
+    Ok(())
 }
 
 /// The part of a range that the tenants may look at.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tailwater_logql::ast::Matcher;
+use tailwater_logql::go::bytes;
 use tailwater_logql::{parse_match, parse_selector};
 use tailwater_querier::{MetaRequest, busy};
 use tailwater_wire::answer;
@@ -65,11 +66,22 @@ fn matches(asked: &Asked) -> Result<Vec<Vec<Matcher>>, Failure> {
 
 /// `/loki/api/v1/index/stats`
 pub(crate) async fn index_stats(app: Arc<App>, asked: Asked) -> Result<Vec<u8>, Failure> {
+    Ok(answer::index_stats(&stats(&app, &asked).await?))
+}
+
+/// `/loki/api/v1/index/shards`: one, whatever size is asked for.
+pub(crate) async fn index_shards(app: Arc<App>, asked: Asked) -> Result<Vec<u8>, Failure> {
+    let size = asked.form.get("targetBytesPerShard");
+    if !bytes::parse_humanize(size).is_ok_and(|size| size > 0) {
+        return Err(Failure::bad_request("targetBytesPerShard must be a positive value"));
+    }
+    Ok(answer::index_shards(&stats(&app, &asked).await?))
+}
+
+async fn stats(app: &App, asked: &Asked) -> Result<Stats, Failure> {
     let (start, end) = ordered_bounds(&asked.form, asked.now).map_err(Failure::bad_request)?;
     let selector = busy(|| parse_selector(asked.form.get("query")))?;
-    let Some((start, end)) = allowed_range(&asked, start, end)? else {
-        return Ok(answer::index_stats(&Stats::default()));
-    };
+    let Some((start, end)) = allowed_range(asked, start, end)? else { return Ok(Stats::default()) };
     let request = MetaRequest { tenants: asked.tenants.clone(), selectors: vec![selector], start, end };
-    Ok(answer::index_stats(&app.querier.stats(&request).await?))
+    Ok(app.querier.stats(&request).await?)
 }

@@ -1,9 +1,11 @@
 //! The read endpoints (contract, Loki API §0.4, §1, §4): what they have in common.
 
+mod detected;
 pub(crate) mod gate;
 mod logs;
 mod meta;
 mod metric;
+mod volume;
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -11,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
@@ -24,12 +26,21 @@ use crate::body;
 use crate::conn::LONG_QUERY;
 use crate::form::{Form, unescape};
 
+pub(crate) use detected::{detected_fields, detected_labels, field_values, patterns};
 pub(crate) use logs::{instant, legacy_query, range};
-pub(crate) use meta::{index_stats, label_names, label_values, series};
+pub(crate) use meta::{index_shards, index_stats, label_names, label_values, series};
+pub(crate) use volume::{index_volume, index_volume_range};
 
 /// The text of an answer to a query that ran out of time.
 const TIMED_OUT: &str = "request timed out, decrease the duration of the request or add more label matchers (prefer exact match over \
                          regex match) to reduce the amount of data processed";
+
+/// The content type of a form of answers that Loki does not give either unless told to.
+const PARQUET: &[u8] = b"application/vnd.apache.parquet";
+
+/// What is said to those who ask for it.
+const NO_PARQUET: &str =
+    "support for Parquet encoded responses is disabled. Enable with -frontend.support-parquet-encoding=true";
 
 /// The text of an answer to one query too many.
 const TOO_MANY: &str = "too many outstanding requests";
@@ -69,6 +80,9 @@ where
         Ok(asked) => asked,
         Err(failure) => return failure.into_response(),
     };
+    if asked.headers.get(ACCEPT).is_some_and(|accept| accept.as_bytes() == PARQUET) {
+        return Failure::bad_request(NO_PARQUET).into_response();
+    }
     let patience = asked.limits.query_timeout;
     let result = tokio::time::timeout(patience, in_turn(&app, asked, &handler)).await;
     match result.unwrap_or_else(|_elapsed| Err(Failure::new(StatusCode::GATEWAY_TIMEOUT, TIMED_OUT))) {
@@ -85,8 +99,13 @@ where
 {
     let began = Instant::now();
     let (width, queue) = (asked.limits.max_query_parallelism, app.config.frontend.max_outstanding_per_tenant);
+    let waiting = app.metrics.query_waits();
     let place = app.gates.enter(&asked.tenants, width, queue).await;
-    let _place = place.map_err(|gate::TooMany| Failure::new(StatusCode::TOO_MANY_REQUESTS, TOO_MANY))?;
+    drop(waiting);
+    let _place = place.map_err(|gate::TooMany| {
+        app.metrics.queries_refused.inc();
+        Failure::new(StatusCode::TOO_MANY_REQUESTS, TOO_MANY)
+    })?;
     asked.queued = began.elapsed();
     handler(Arc::clone(app), asked).await
 }

@@ -29,7 +29,14 @@ async fn small_endpoints_answer_as_lokis_do() {
     let limits = world.get("/loki/api/v1/drilldown-limits").await.json();
     assert_eq!(limits["limits"]["max_entries_limit_per_query"], 5000);
     assert_eq!(limits["limits"]["retention_period"], "0s");
-    assert_eq!(limits["pattern_ingester_enabled"], false);
+    assert_eq!(limits["pattern_ingester_enabled"], true);
+    let names: Vec<_> = limits["limits"].as_object().unwrap().keys().map(String::as_str).collect();
+    let wanted = "discover_log_levels discover_service_name log_level_fields max_entries_limit_per_query \
+                  max_line_size_truncate max_query_bytes_read max_query_length max_query_lookback max_query_range \
+                  max_query_series metric_aggregation_enabled otlp_config pattern_persistence_enabled query_timeout \
+                  retention_period retention_stream volume_enabled volume_max_series";
+    assert_eq!(names.join(" "), wanted);
+    assert_eq!(limits["limits"]["max_query_length"], "30d1h");
     let rules = world.get("/prometheus/api/v1/rules").await.json();
     assert_eq!(rules, json!({"status": "success", "data": {"groups": []}}));
     assert_eq!(world.get("/api/v1/tails").await.json(), json!({"tails": []}));

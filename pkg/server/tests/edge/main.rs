@@ -4,6 +4,7 @@
 
 mod admin;
 mod client;
+mod drilldown;
 mod limits;
 mod metric;
 mod push;

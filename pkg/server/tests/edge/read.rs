@@ -114,6 +114,16 @@ async fn good_answers_are_compressed_when_asked_for() {
 }
 
 #[tokio::test]
+async fn parquet_is_refused_and_anything_else_is_json() {
+    let world = World::start("").await;
+    let target = format!("/loki/api/v1/query?{}", form(&[("query", "vector(1)")]));
+    let accept = async |what: &'static str| world.send("GET", &target, &[("Accept", what)], b"").await;
+    let text = "support for Parquet encoded responses is disabled. Enable with -frontend.support-parquet-encoding=true";
+    accept("application/vnd.apache.parquet").await.fails(400, text);
+    assert_eq!(accept("text/html").await.json()["status"], "success");
+}
+
+#[tokio::test]
 async fn several_tenants_at_once_are_told_apart() {
     let world = World::start("querier: {multi_tenant_queries_enabled: true}").await;
     let body = r#"{"streams":[{"stream":{"app":"s"},"values":[["TS","line"]]}]}"#

@@ -6,6 +6,7 @@
 //! * Result streams are sorted by the text of their labels and appear once; entries of a stream keep the order of the answer.
 //! * `result` is an array also when it is empty; `data` of labels is absent when it is.
 
+mod detected;
 mod stats;
 
 use std::collections::HashMap;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use tailwater_logql::go::number::format_f;
 use tailwater_model::{Category, LabelSet, Labels, Timestamp};
 
+pub use self::detected::{detected_fields, detected_labels, field_values, patterns};
 pub use self::stats::Stats;
 use crate::frame::{Encoded, TailEncoding};
 use crate::text;
@@ -279,6 +281,13 @@ pub fn series(streams: &[Labels]) -> Vec<u8> {
 pub fn index_stats(stats: &crate::node::Stats) -> Vec<u8> {
     let crate::node::Stats { streams, chunks, bytes, entries } = stats;
     format!(r#"{{"streams":{streams},"chunks":{chunks},"bytes":{bytes},"entries":{entries}}}"#).into_bytes()
+}
+
+/// What streams hold, as one shard that is everything (`index/shards`).
+#[must_use]
+pub fn index_shards(stats: &crate::node::Stats) -> Vec<u8> {
+    let stats = String::from_utf8(index_stats(stats)).unwrap_or_default();
+    format!(r#"{{"shards":[{{"bounds":{{"min":0,"max":{}}},"stats":{stats}}}]}}"#, u64::MAX).into_bytes()
 }
 
 #[cfg(test)]

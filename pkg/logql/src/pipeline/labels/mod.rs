@@ -8,20 +8,20 @@
 //!   `name_extracted`.
 //! * Names are numbers while a line runs. The names of the query are numbered first and never forgotten; the others are
 //!   forgotten all at once when there are too many, and with them every memo that knows numbers.
-//! * With a list of wanted names parsers set no others; what they would have set is invisible to the rest of the query.
 //! * Everything a line adds lives in one text buffer; a line in the steady state allocates only if its labels are new.
+
+mod finish;
+mod wanted;
 
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use memchr::memmem::Finder;
-use tailwater_model::{Category, LabelPair, LabelSet, Labels};
+use tailwater_model::{LabelSet, Labels};
 
-use super::compile::Wanted;
+pub(crate) use self::wanted::Wanted;
+use self::wanted::Wanting;
 use super::memo::Sets;
-use super::names::{
-    DETECTED_LEVEL, ERROR, ERROR_DETAILS, NameId, Names, PRESERVE_ERROR, is_plain, push_replacing, sanitize,
-};
+use super::names::{DETECTED_LEVEL, ERROR, ERROR_DETAILS, NameId, Names, push_replacing, sanitize};
 use crate::level::{self, Level};
 
 /// Most streams that are remembered.
@@ -93,49 +93,6 @@ pub(crate) struct LineLabels {
 
     sets: Sets,
     key: Vec<u8>,
-}
-
-/// The names that parsers set.
-#[derive(Debug)]
-struct Wanting {
-    /// In the order of their numbers.
-    names: Box<[WantedName]>,
-    /// By number.
-    is: Box<[bool]>,
-    preserve_error: bool,
-    /// How many of them no stage has set on the current line.
-    missing: usize,
-}
-
-/// A name that parsers set.
-#[derive(Debug)]
-struct WantedName {
-    id: NameId,
-    text: Box<str>,
-    /// Finds `name=`, if no other key than the name itself becomes the name.
-    assignment: Option<Finder<'static>>,
-}
-
-impl WantedName {
-    fn new(id: NameId, text: &str) -> Self {
-        // Anything but letters and digits becomes `_`, and a leading digit gets one.
-        let only = is_plain(text.as_bytes()) && !text.contains('_');
-        let assignment = only.then(|| Finder::new(&format!("{text}=")).into_owned());
-        Self { id, text: text.into(), assignment }
-    }
-}
-
-impl Wanting {
-    fn new(wanted: &Wanted, names: &Names) -> Self {
-        let mut ids = wanted.names.to_vec();
-        ids.sort_unstable();
-        ids.dedup();
-        let mut is = vec![false; ids.last().map_or(0, |last| *last as usize + 1)];
-        ids.iter().for_each(|id| is[*id as usize] = true);
-        let missing = ids.len();
-        let names = ids.into_iter().map(|id| WantedName::new(id, names.text(id))).collect();
-        Self { names, is: is.into(), preserve_error: wanted.preserve_error, missing }
-    }
 }
 
 impl LineLabels {
@@ -228,9 +185,7 @@ impl LineLabels {
         }
         (self.error, self.details) = (Span::default(), Span::default());
         self.only_level = None;
-        if let Some(wanted) = &mut self.wanted {
-            wanted.missing = wanted.names.len();
-        }
+        self.begin_wanting();
         let Some(line) = detect_level_of else {
             for (name, value) in metadata {
                 self.load(name, value);
@@ -379,14 +334,6 @@ impl LineLabels {
         self.span(self.details)
     }
 
-    /// Sets both error labels for a line that a parser cannot read.
-    pub(crate) fn set_parser_error(&mut self, error: &str, details: &str) {
-        self.set_error(error, details);
-        if self.wanted.as_ref().is_some_and(|wanted| wanted.preserve_error) {
-            self.set(PRESERVE_ERROR, "true");
-        }
-    }
-
     /// Sets both error labels.
     pub(crate) fn set_error(&mut self, error: &str, details: &str) {
         self.error = self.push_text(error);
@@ -411,62 +358,6 @@ impl LineLabels {
     /// The name under which a parser stores what it calls `id`.
     pub(crate) fn target(&mut self, id: NameId) -> NameId {
         if self.is_taken(id) { self.names.suffix(id) } else { id }
-    }
-
-    /// Whether parsers set this label.
-    pub(crate) fn wants(&self, id: NameId) -> bool {
-        self.wanted.as_ref().is_none_or(|wanted| wanted.is.get(id as usize).copied().unwrap_or(false))
-    }
-
-    /// How many names are wanted; none if all are.
-    pub(crate) fn wanted_names(&self) -> Option<usize> {
-        self.wanted.as_ref().map(|wanted| wanted.names.len())
-    }
-
-    /// The number of a wanted name, by its place, and what finds `name=`, if no other key becomes that name.
-    pub(crate) fn wanted_name(&self, place: usize) -> Option<(NameId, Option<&Finder<'static>>)> {
-        let name = self.wanted.as_ref()?.names.get(place)?;
-        Some((name.id, name.assignment.as_ref()))
-    }
-
-    /// Whether there are labels that nobody wants.
-    pub(crate) fn is_restricted(&self) -> bool {
-        self.wanted.is_some()
-    }
-
-    /// Whether a label is wanted whose name begins so.
-    pub(crate) fn wants_below(&self, prefix: &str) -> bool {
-        self.wanted.as_ref().is_none_or(|wanted| wanted.names.iter().any(|name| name.text.starts_with(prefix)))
-    }
-
-    /// Whether everything that is wanted has been set, so that parsers have nothing left to do.
-    pub(crate) fn is_satisfied(&self) -> bool {
-        self.wanted.as_ref().is_some_and(|wanted| wanted.missing == 0)
-    }
-
-    /// Whether nothing that is wanted can still be set by a parser: what the stream has itself never is.
-    pub(crate) fn is_settled(&self) -> bool {
-        self.wanted
-            .as_ref()
-            .is_some_and(|wanted| wanted.names.iter().all(|name| self.is_extracted(name.id) || self.in_stream(name.id)))
-    }
-
-    /// The number of the name that a key becomes; none if nothing is left of it or nobody wants it.
-    pub(crate) fn wanted_key(&mut self, key: &[u8]) -> Option<NameId> {
-        let Some(wanted) = &self.wanted else { return self.names.intern_key(key) };
-        if let Some(name) = wanted.names.iter().find(|name| name.text.as_bytes() == key) {
-            return Some(name.id);
-        }
-        if is_plain(key) {
-            return None;
-        }
-        self.names.intern_key(key).filter(|id| self.wants(*id))
-    }
-
-    /// The name under which a parser stores what it calls `id`; none if nobody wants it.
-    pub(crate) fn wanted_target(&mut self, id: NameId) -> Option<NameId> {
-        let target = self.target(id);
-        self.wants(target).then_some(target)
     }
 
     /// The name under which `unpack` stores a key: the conflict is looked for under the key as it is, the name is sanitized. None
@@ -505,11 +396,8 @@ impl LineLabels {
         let first = slot.flags & EXTRACTED == 0;
         slot.flags = (slot.flags & !METADATA) | PARSED | EXTRACTED;
         slot.value = value;
-        if first
-            && let Some(wanted) = &mut self.wanted
-            && wanted.is.get(id as usize).copied().unwrap_or(false)
-        {
-            wanted.missing -= 1;
+        if first {
+            self.found(id);
         }
     }
 
@@ -574,108 +462,5 @@ impl LineLabels {
                 f(self.names.text(id), self.span(span));
             }
         }
-    }
-
-    /// Appends what `by` sees of these labels; different appendices mean different groups. A label that was ever deleted on this
-    /// line is not seen, even if it was set again.
-    pub(crate) fn write_group(&self, names: &[NameId], out: &mut Vec<u8>) {
-        for id in names {
-            let value = if self.flags(*id) & DELETED == 0 { self.get(*id) } else { None };
-            out.extend_from_slice(&value.map_or(u32::MAX, |v| v.len() as u32).to_ne_bytes());
-            out.extend_from_slice(value.unwrap_or_default().as_bytes());
-        }
-    }
-
-    /// The group that [`LineLabels::write_group`] names.
-    pub(crate) fn group(&self, names: &[NameId]) -> Labels {
-        let value = |id: NameId| if self.flags(id) & DELETED == 0 { self.get(id) } else { None };
-        let pairs = names.iter().filter_map(|id| Some((self.names.text(*id).into(), value(*id)?.into())));
-        Labels::keeping_empty(pairs.collect())
-    }
-
-    /// Everything that [`LineLabels::finish`] depends on, until the [`LineLabels::epoch`] changes.
-    pub(crate) fn key(&mut self) -> &[u8] {
-        self.write_key();
-        &self.key
-    }
-
-    /// All labels of the finished line.
-    pub(crate) fn finish(&mut self) -> LabelSet {
-        let no_error = self.error.start == self.error.end;
-        let no_details = self.details.start == self.details.end;
-        if no_error && (self.touched.is_empty() || (self.only_level.is_some() && no_details)) {
-            let only_level = self.only_level;
-            let in_stream = only_level.is_some() && self.in_stream(DETECTED_LEVEL);
-            let Some(stream) = self.streams.get_mut(self.current) else { return LabelSet::default() };
-            match only_level {
-                None => return stream.set.clone(),
-                Some(level) if !in_stream => {
-                    let made = || {
-                        let mut pairs = stream.set.pairs().to_vec();
-                        let (name, value) = (level::NAME.into(), level.as_str().into());
-                        pairs.push(LabelPair { name, value, category: Category::Metadata });
-                        LabelSet::from_pairs(pairs)
-                    };
-                    return stream.with_level[level as usize].get_or_insert_with(made).clone();
-                }
-                Some(_) => {}
-            }
-        }
-        self.write_key();
-        if let Some(set) = self.sets.get(&self.key) {
-            return set.clone();
-        }
-        let set = self.build();
-        self.sets.insert(&self.key, &set);
-        set
-    }
-
-    /// Everything that the finished labels depend on.
-    fn write_key(&mut self) {
-        self.key.clear();
-        self.key.extend_from_slice(&(self.current as u32).to_ne_bytes());
-        for id in &self.touched {
-            let slot = self.slots[*id as usize];
-            self.key.extend_from_slice(&id.to_ne_bytes());
-            let len = if slot.flags & PRESENT == 0 { 0 } else { slot.value.end - slot.value.start };
-            self.key.extend_from_slice(&(u64::from(len) << 8 | u64::from(slot.flags & SHADOWS)).to_ne_bytes());
-            let value = slot.value.start as usize..(slot.value.start + len) as usize;
-            self.key.extend_from_slice(&self.text.as_bytes()[value]);
-        }
-        for (id, span) in [(ERROR, self.error), (ERROR_DETAILS, self.details)] {
-            if span.start != span.end {
-                self.key.extend_from_slice(&(id | 1 << 31).to_ne_bytes());
-                self.key.extend_from_slice(&(span.end - span.start).to_ne_bytes());
-                self.key.extend_from_slice(&self.text.as_bytes()[span.start as usize..span.end as usize]);
-            }
-        }
-    }
-
-    fn build(&self) -> LabelSet {
-        let mut pairs = Vec::with_capacity(self.base().len() + self.touched.len() + 2);
-        for (id, value) in self.base() {
-            if self.flags(*id) & SHADOWS == 0 {
-                pairs.push(self.pair(*id, value, Category::Stream));
-            }
-        }
-        let errors = [(ERROR, self.error), (ERROR_DETAILS, self.details)];
-        for id in &self.touched {
-            let slot = self.slots[*id as usize];
-            let overruled = errors.iter().any(|(name, span)| name == id && span.start != span.end);
-            if slot.flags & PRESENT != 0 && !overruled {
-                let category = if slot.flags & PARSED != 0 { Category::Parsed } else { Category::Metadata };
-                pairs.push(self.pair(*id, self.span(slot.value), category));
-            }
-        }
-        for (id, span) in errors {
-            if span.start != span.end {
-                pairs.push(self.pair(id, self.span(span), Category::Parsed));
-            }
-        }
-        LabelSet::from_pairs(pairs)
-    }
-
-    fn pair(&self, id: NameId, value: &str, category: Category) -> LabelPair {
-        LabelPair { name: self.names.text(id).into(), value: value.into(), category }
     }
 }

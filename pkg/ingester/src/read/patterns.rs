@@ -1,0 +1,45 @@
+//! The patterns of the lines of a time range.
+
+use tailwater_logql::level;
+use tailwater_logql::patterns::{Miner, Pattern};
+use tailwater_wire::node::PatternsRequest;
+
+use super::Cancel;
+use super::streams::for_each_run;
+use crate::log::ArrivalLog;
+use crate::tenant::Tenant;
+
+/// Lines between looks at the cancel.
+const LINES_PER_LOOK: u32 = 1024;
+
+/// See [`tailwater_wire::node::Node::patterns`].
+pub(crate) fn patterns(log: &ArrivalLog, tenant: &Tenant, request: &PatternsRequest, cancel: &Cancel) -> Vec<Pattern> {
+    let series = &request.series;
+    let (start, end, step) = (series.start.nanos(), series.end.nanos(), request.step.max(1));
+    let mut miner = Miner::default();
+    let mut looks = 0;
+    for_each_run(log, tenant, &series.matchers, (series.start, series.end), cancel, |batch, run| {
+        for entry in batch.entries(run) {
+            if !(start..=end).contains(&entry.timestamp) {
+                continue;
+            }
+            looks += 1;
+            if looks % LINES_PER_LOOK == 0 && cancel.is_set() {
+                return;
+            }
+            let (line, metadata) = (batch.line(entry), batch.metadata(entry));
+            let level = if request.detect_level {
+                level::detect(&run.stream.labels, &metadata, line)
+            } else {
+                metadata.iter().find(|(name, _)| *name == level::NAME).map_or("", |(_, value)| *value)
+            };
+            miner.add(level, entry.timestamp.div_euclid(step).saturating_mul(step), line);
+        }
+    });
+    if cancel.is_set() {
+        return Vec::new();
+    }
+    let mut patterns = miner.finish();
+    patterns.truncate(request.limit);
+    patterns
+}
