@@ -306,7 +306,7 @@ fn entries() -> impl Strategy<Value = Vec<(usize, Entry, usize)>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     /// Whatever order samples come in, however they are shared among columns, and in whatever order these are merged.
     #[test]
@@ -359,7 +359,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     /// Where all labels are part of a series' identity, parsers set all, and errors are told.
     #[test]
