@@ -191,8 +191,8 @@ pub(crate) fn metric(data: &[u8]) {
             let sums: BTreeMap<_, _> = in_order.iter().map(|(labels, (_, sum))| (labels.clone(), *sum)).collect();
             let answer =
                 |found: Collected| series(&query, &grid, found.into_iter().map(|(l, (column, _))| (l, column)));
-            let (mut found, again) = (answer(in_order), answer(parts));
-            same_series(&query, &mut found, again, &sums);
+            let (found, again) = (answer(in_order), answer(parts));
+            same_series(&query, &found, &again, &sums);
             // Errors are told; the rest is evaluated all the same.
             all.push(found.unwrap_or_default());
         }
@@ -253,16 +253,20 @@ fn labels_of(runner: &SampleRunner, number: u32) -> Labels {
 /// Series that were collected in different orders. Where sums meet rounding, they differ by no more.
 fn same_series(
     query: &SampleQuery,
-    found: &mut Result<Vec<Series>, PipelineError>,
-    again: Result<Vec<Series>, PipelineError>,
+    found: &Result<Vec<Series>, PipelineError>,
+    again: &Result<Vec<Series>, PipelineError>,
     sums: &BTreeMap<Labels, f64>,
 ) {
-    let (Ok(found), Ok(mut again)) = (found.as_mut(), again.clone()) else {
+    let (Ok(found), Ok(again)) = (found, again) else {
         // Which of several errors is told is unspecified.
         return assert_eq!(found.is_err(), again.is_err());
     };
-    found.sort_by(|a, b| a.labels.cmp(&b.labels));
-    again.sort_by(|a, b| a.labels.cmp(&b.labels));
+    let sorted = |series: &[Series]| {
+        let mut all = series.to_vec();
+        all.sort_by(|a, b| a.labels.cmp(&b.labels));
+        all
+    };
+    let (found, again) = (sorted(found), sorted(again));
     assert_eq!(found.len(), again.len());
     for (one, other) in found.iter().zip(&again) {
         assert_eq!(one.labels, other.labels);

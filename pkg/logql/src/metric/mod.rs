@@ -7,12 +7,13 @@
 //! Invariants:
 //! * A series has a value at a step exactly if its window holds a sample. NaN is a value like any other; *no value* is told apart
 //!   from it everywhere.
-//! * Memory grows with series and steps, not with lines; only what has no smaller exact form (quantiles, counters) keeps its
-//!   samples.
+//! * Memory grows with series and steps, not with lines; only what has no smaller exact form keeps more: quantiles their distinct
+//!   values, counters their samples.
 
 mod column;
 mod grid;
 mod hints;
+mod quantile;
 mod sample;
 mod series;
 #[cfg(test)]

@@ -7,9 +7,7 @@ use std::ops::Range;
 
 use tailwater_model::Labels;
 
-use super::column::{
-    Cell, Cells, Column, Count, First, Greatest, Kind, Last, Least, Moments, Place, Placed, Sum, Values,
-};
+use super::column::{Cell, Cells, Column, Count, First, Greatest, Kind, Last, Least, Moments, Place, Placed, Sum};
 use super::grid::Grid;
 use super::sample::{SampleQuery, fatal_error};
 use super::series::Series;
@@ -179,14 +177,10 @@ fn values(query: &SampleQuery, grid: &Grid, labels: Labels, column: Column) -> S
         Kind::Last(cells) => slide(&cells, query, grid, &mut out),
         Kind::Moments(cells) => slide(&cells, query, grid, &mut out),
         Kind::Values(cells) => {
-            let mut gathered = Vec::new();
+            let q = query.aggregation().param.unwrap_or(f64::NAN);
             for step in 0..grid.steps().count {
-                gathered.clear();
-                for pane in overlap(&grid.window(step), &cells.range()) {
-                    gathered.extend_from_slice(cells.get(pane).map_or(&[], |values| &values.0));
-                }
-                if !gathered.is_empty() {
-                    out.set(step, quantile(query.aggregation().param.unwrap_or(f64::NAN), &mut gathered));
+                if let Some(all) = fold(&cells, grid.window(step)) {
+                    out.set(step, all.quantile(q));
                 }
             }
         }
@@ -209,8 +203,8 @@ fn value_at(window: &Window<'_>, panes: Range<u64>, column: &Column) -> Option<f
         Kind::Last(cells) => worth(cells, panes, window),
         Kind::Moments(cells) => worth(cells, panes, window),
         Kind::Values(cells) => {
-            let quantile_of = |mut all: Values| quantile(window.aggregation.param.unwrap_or(f64::NAN), &mut all.0);
-            fold(cells, panes).map(quantile_of)
+            let q = window.aggregation.param.unwrap_or(f64::NAN);
+            fold(cells, panes).map(|all| all.quantile(q))
         }
         Kind::Placed(cells) => fold(cells, panes).map(|all| Counter::of(all).worth(window)),
     }
@@ -280,29 +274,6 @@ fn of_moments(op: RangeOp, moments: &Moments) -> f64 {
         RangeOp::StddevOverTime => variance.sqrt(),
         _ => variance,
     }
-}
-
-/// The quantile of at least one value, between neighbours in proportion. NaN comes before all numbers.
-fn quantile(q: f64, values: &mut [f64]) -> f64 {
-    if q.is_nan() {
-        return f64::NAN;
-    }
-    if q < 0.0 {
-        return f64::NEG_INFINITY;
-    }
-    if q > 1.0 {
-        return f64::INFINITY;
-    }
-    let order = |a: &f64, b: &f64| b.is_nan().cmp(&a.is_nan()).then(a.total_cmp(b));
-    #[expect(clippy::cast_precision_loss, reason = "a window has less than 2^53 samples")]
-    let rank = q * (values.len() - 1) as f64;
-    #[expect(clippy::cast_sign_loss, reason = "neither factor is negative")]
-    let low = (rank.floor() as usize).min(values.len() - 1);
-    let weight = rank - rank.floor();
-    let (_, at, above) = values.select_nth_unstable_by(low, order);
-    let at = *at;
-    let next = above.iter().copied().min_by(|a, b| order(a, b)).unwrap_or(at);
-    at * (1.0 - weight) + next * weight
 }
 
 /// What a counter did in a stretch of time.
@@ -481,17 +452,6 @@ mod tests {
             values_of(r#"absent_over_time({n="1"}[10s])"#, &[(5, 1.0), (31, 0.0)]),
             [None, Some(1.0), Some(1.0), None, Some(1.0), Some(1.0)]
         );
-    }
-
-    #[test]
-    fn quantiles_lie_between_neighbours() {
-        let of = |q, values: &[f64]| quantile(q, &mut values.to_vec());
-        assert_eq!(of(0.5, &[3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(of(0.25, &[4.0, 0.0]), 1.0);
-        assert_eq!((of(0.0, &[2.0, 1.0]), of(1.0, &[2.0, 1.0])), (1.0, 2.0));
-        assert_eq!((of(-0.1, &[1.0]), of(1.1, &[1.0])), (f64::NEG_INFINITY, f64::INFINITY));
-        assert!(of(0.0, &[1.0, f64::NAN]).is_nan() && of(f64::NAN, &[1.0]).is_nan());
-        assert_eq!(of(1.0, &[1.0, f64::NAN]), 1.0);
     }
 
     #[test]

@@ -148,6 +148,9 @@ fn rate_counter(begin: i64, end: i64, secs: f64, window: &[(i64, f64)]) -> f64 {
     delta * ((span + start + end) / span) / secs
 }
 
+/// Names and values.
+type Pairs = Vec<(Box<str>, Box<str>)>;
+
 /// A line of a stream.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
@@ -163,12 +166,7 @@ impl Entry {
     }
 
     /// Its line and its labels behind these stages.
-    fn behind(
-        &self,
-        log: &LogExpr,
-        stages: &[Stage],
-        detect_level: bool,
-    ) -> Option<(Vec<u8>, Vec<(Box<str>, Box<str>)>)> {
+    fn behind(&self, log: &LogExpr, stages: &[Stage], detect_level: bool) -> Option<(Vec<u8>, Pairs)> {
         let log = LogExpr { selector: log.selector.clone(), stages: stages.to_vec() };
         let mut runner = Arc::new(LogQuery::compile(&log).unwrap()).runner(detect_level);
         runner.enter(&self.stream);
