@@ -541,9 +541,9 @@ mod step_tests {
         let query = query(QUERIES[10], 10, 0);
         let grid = query.grid(Steps { start: Timestamp(0), step: 10, count: 100 });
         let (mut column, mut room) = (query.column(), usize::MAX);
-        for timestamp in 1..=1000 {
-            let pane = grid.pane(timestamp - 10).unwrap();
-            column.add(pane.number, 1.0, Place::default(), &mut room).unwrap();
+        for timestamp in 1..=1000_u16 {
+            let pane = grid.pane(i64::from(timestamp) - 10).unwrap();
+            column.add(pane.number, f64::from(timestamp), Place::default(), &mut room).unwrap();
         }
         let full = column.memory();
         assert!(full >= 1000 * size_of::<f64>(), "{full}");
