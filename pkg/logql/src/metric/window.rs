@@ -543,7 +543,7 @@ mod step_tests {
         let (mut column, mut room) = (query.column(), usize::MAX);
         for timestamp in 1..=1000 {
             let pane = grid.pane(timestamp - 10).unwrap();
-            column.add(pane.number, 1.0, Place::default(), &mut room).unwrap();
+            column.add(pane.number, timestamp as f64, Place::default(), &mut room).unwrap();
         }
         let full = column.memory();
         assert!(full >= 1000 * size_of::<f64>(), "{full}");
