@@ -3,8 +3,8 @@
 //!
 //! Invariants:
 //! * Equal range aggregations of an expression are collected once.
-//! * Everything that grows with the data is bounded by [`crate::Config::query_memory_bytes`]: partial aggregates by the nodes, series
-//!   before they are made.
+//! * Everything that grows with the data is bounded by [`crate::Config::query_memory_bytes`]: the partial aggregates of one range
+//!   aggregation after the other, all tenants together, and the series of all of them before they are made.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -132,9 +132,11 @@ impl Merged {
                 Some(tenant) => stream_with_tenant(&labels, tenant),
                 None => labels,
             };
+            let too_large = NodeError::TooLarge { limit };
             match self.columns.get_mut(&labels) {
-                Some(known) => known.merge(column, room).map_err(|_full| NodeError::TooLarge { limit })?,
+                Some(known) => known.merge(column, room).map_err(|_full| too_large)?,
                 None => {
+                    *room = room.checked_sub(cost(&labels, &column)).ok_or(too_large)?;
                     self.columns.insert(labels, column);
                 }
             }
@@ -142,9 +144,13 @@ impl Merged {
         Ok(())
     }
 
+    /// How much memory the series at the steps of a grid take, in bytes.
+    fn memory_of_series(&self, grid: &Grid) -> usize {
+        (grid.steps().count as usize).saturating_mul(size_of::<f64>()).saturating_mul(self.columns.len())
+    }
+
     /// The series at the steps of a grid.
-    pub(crate) fn series(self, query: &SampleQuery, grid: &Grid, limit: usize) -> Result<Vec<Series>, Error> {
-        room_for(self.columns.len(), grid.steps(), limit)?;
+    fn series(self, query: &SampleQuery, grid: &Grid) -> Result<Vec<Series>, Error> {
         Ok(series(query, grid, self.columns)?)
     }
 
@@ -163,15 +169,14 @@ impl Merged {
 
     /// How much memory it takes, in bytes.
     pub(crate) fn memory(&self) -> usize {
-        let text = |labels: &Labels| labels.iter().map(|(n, v)| n.len() + v.len() + LABEL_COST).sum::<usize>();
-        self.columns.iter().map(|(labels, column)| SERIES_COST + text(labels) + column.memory()).sum()
+        self.columns.iter().map(|(labels, column)| cost(labels, column)).sum()
     }
 }
 
-/// Whether so many series have room.
-fn room_for(series: usize, steps: Steps, limit: usize) -> Result<(), NodeError> {
-    let each = steps.count as usize * size_of::<f64>();
-    if series.saturating_mul(each) > limit { Err(NodeError::TooLarge { limit }) } else { Ok(()) }
+/// How much memory a series with its partial aggregates takes, in bytes.
+fn cost(labels: &Labels, column: &Column) -> usize {
+    let text = labels.iter().map(|(n, v)| n.len() + v.len() + LABEL_COST).sum::<usize>();
+    SERIES_COST + text + column.memory()
 }
 
 impl Querier {
@@ -203,8 +208,10 @@ impl Querier {
         let memory = self.config().query_memory_bytes;
         let mut scanned = Scanned::default();
         let mut asked = 0;
+        let too_large = NodeError::TooLarge { limit: memory };
         let mut found = Vec::new();
-        for leaf in &compiled.distinct {
+        let mut room_of_series = memory;
+        for (place, leaf) in compiled.distinct.iter().enumerate() {
             let grid = leaf.query.grid(*steps);
             let mut merged = Merged::default();
             let mut room = memory;
@@ -222,15 +229,24 @@ impl Querier {
                         grid,
                         from: Timestamp::MIN,
                         settled: None,
-                        max_bytes: memory,
+                        max_bytes: room,
                     })
                 });
-                for part in futures_util::future::try_join_all(parts).await? {
+                let parts = futures_util::future::try_join_all(parts).await.map_err(|error| match error {
+                    // What is left of the bound tells nobody what the bound is.
+                    NodeError::TooLarge { .. } => too_large.clone(),
+                    other => other,
+                })?;
+                for part in parts {
                     scanned += part.scanned;
                     merged.take(part.series, several.then_some(tenant), &mut room, memory)?;
                 }
             }
-            found.push(busy(|| merged.series(&leaf.query, &grid, memory))?);
+            // A leaf that stands in several places has its series copied.
+            let places = compiled.order.iter().filter(|of| **of == place).count();
+            let needed = merged.memory_of_series(&grid).saturating_mul(places);
+            room_of_series = room_of_series.checked_sub(needed).ok_or(too_large.clone())?;
+            found.push(busy(|| merged.series(&leaf.query, &grid))?);
         }
         let limits = EvaluationLimits { max_query_series: u32::try_from(*max_series).unwrap_or(u32::MAX) };
         let value = busy(|| evaluate(expr, *steps, in_order(found, &compiled.order), limits))?;

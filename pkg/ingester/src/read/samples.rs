@@ -8,7 +8,7 @@
 //! * Who goes on after a position is answered what later batches hold, and how much of it is late for what it knows already. Batches up to
 //!   the position are asked for nothing but whether a later entry has an equal in them.
 //! * A line that no filter, parser or label could tell from its neighbours is not looked at: runs of plain lines are counted.
-//! * Memory: that of the answer, once per worker, together within the request's bound.
+//! * Memory: that of the answer, once per worker, and of the entries that may have an equal, together within the request's bound.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -37,6 +37,9 @@ const SERIES_COST: usize = 256;
 
 /// What a label of a series costs beyond its text, in bytes.
 const LABEL_COST: usize = 64;
+
+/// What it costs to remember an entry that may have an equal, in bytes: a key, its place in a table, and the table's spare room.
+const MET_COST: usize = 48;
 
 /// Bytes of lines between looks at the cancel.
 const BYTES_PER_LOOK: u32 = 256 << 10;
@@ -255,11 +258,13 @@ impl Collection<'_> {
         if self.spans.is_empty() {
             return;
         }
-        for batch in batches {
+        for batch in batches.iter().take_while(|_| !self.cancel.is_set()) {
             for run in batch.runs.iter().filter(|run| matching.selects(run)) {
                 let Some(spans) = self.spans.get(&run.stream.hash) else { continue };
                 for entry in batch.entries(run).iter().filter(|entry| in_spans(spans, entry.timestamp)) {
-                    self.met.insert(batch, run, entry, self.seed);
+                    if self.met.insert(batch, run, entry, self.seed) && self.take_exactly(MET_COST).is_err() {
+                        return;
+                    }
                 }
             }
         }
@@ -354,8 +359,11 @@ impl Collection<'_> {
             if repeats.next_if(|repeat| *repeat as usize == i).is_some() {
                 continue;
             }
-            if !spans.is_empty() && in_spans(spans, entry.timestamp) && !self.met.insert(batch, run, entry, self.seed) {
-                continue;
+            if !spans.is_empty() && in_spans(spans, entry.timestamp) {
+                if !self.met.insert(batch, run, entry, self.seed) {
+                    continue;
+                }
+                self.spend(worker, MET_COST)?;
             }
             self.line(batch, run, i, entry, worker)?;
         }
@@ -443,13 +451,27 @@ impl Collection<'_> {
         while worker.paid <= number {
             let text = |labels: &Labels| labels.iter().map(|(n, v)| n.len() + v.len() + LABEL_COST).sum::<usize>();
             let cost = SERIES_COST + worker.runner.labels(worker.paid).map_or(0, text);
-            while worker.room < cost {
-                worker.room += self.take_room(cost)?;
-            }
-            worker.room -= cost;
+            self.spend(worker, cost)?;
             worker.paid += 1;
         }
         Ok(())
+    }
+
+    fn spend(&self, worker: &mut Worker<'_>, cost: usize) -> Result<(), Stop> {
+        while worker.room < cost {
+            worker.room += self.take_room(cost)?;
+        }
+        worker.room -= cost;
+        Ok(())
+    }
+
+    /// Takes room before there are workers.
+    fn take_exactly(&self, cost: usize) -> Result<(), Stop> {
+        let took = self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| room.checked_sub(cost));
+        took.map(|_room| ()).map_err(|_too_little| {
+            self.full.store(true, Ordering::Relaxed);
+            Stop
+        })
     }
 
     fn take_room(&self, needed: usize) -> Result<usize, Stop> {

@@ -27,6 +27,5 @@ pub use sample::{SampleQuery, SampleRunner, SeriesNumber};
 pub use series::{MAX_STEPS, Series, Steps};
 pub use vector::{
     Evaluated, EvaluationError, EvaluationErrorKind, EvaluationLimits, Leaf, answered, check, evaluate, leaves,
-    range_aggregations,
 };
 pub use window::{PipelineError, series, series_at};

@@ -13,7 +13,7 @@ mod expected;
 mod lalr;
 mod lexer;
 mod metric;
-mod operators;
+pub(crate) mod operators;
 mod parser;
 pub mod pattern_expr;
 mod scan;

@@ -71,15 +71,27 @@ fn strength(op: BinOp) -> u8 {
 
 /// The value of an operator between two literals. Comparisons give 0 or 1, division by zero NaN. `None` for set operators.
 pub(crate) fn fold(op: BinOp, left: f64, right: f64) -> Option<f64> {
-    let truth = |holds: bool| if holds { 1.0 } else { 0.0 };
-    let value = match op {
-        BinOp::Or | BinOp::And | BinOp::Unless => return None,
-        BinOp::Eq => truth(left == right),
-        BinOp::Neq => truth(left != right),
-        BinOp::Gt => truth(left > right),
-        BinOp::Gte => truth(left >= right),
-        BinOp::Lt => truth(left < right),
-        BinOp::Lte => truth(left <= right),
+    let truth = compare(op, left, right).map(|holds| f64::from(u8::from(holds)));
+    // Zero has no sign, because no query can say `-0`.
+    Some(truth.or_else(|| arithmetic(op, left, right))? + 0.0)
+}
+
+/// Whether a comparison holds. `None` for other operators.
+pub(crate) fn compare(op: BinOp, left: f64, right: f64) -> Option<bool> {
+    Some(match op {
+        BinOp::Eq => left == right,
+        BinOp::Neq => left != right,
+        BinOp::Gt => left > right,
+        BinOp::Gte => left >= right,
+        BinOp::Lt => left < right,
+        BinOp::Lte => left <= right,
+        _ => return None,
+    })
+}
+
+/// The value of an arithmetic operator; division by zero is NaN, never infinite. `None` for other operators.
+pub(crate) fn arithmetic(op: BinOp, left: f64, right: f64) -> Option<f64> {
+    Some(match op {
         BinOp::Add => left + right,
         BinOp::Sub => left - right,
         BinOp::Mul => left * right,
@@ -87,9 +99,8 @@ pub(crate) fn fold(op: BinOp, left: f64, right: f64) -> Option<f64> {
         BinOp::Div => left / right,
         BinOp::Mod => left % right,
         BinOp::Pow => left.powf(right),
-    };
-    // Zero has no sign, because no query can say `-0`.
-    Some(value + 0.0)
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

@@ -113,6 +113,24 @@ async fn a_query_that_needs_too_much_memory_is_refused() {
 }
 
 #[tokio::test]
+async fn the_memory_of_a_query_is_that_of_all_its_parts() {
+    let world = World::start("querier: {query_memory_mb: 1}").await;
+    world.push(&json!({"app": "a"}), &["x"]).await;
+    // 10,001 steps of 8 bytes for each of the parts.
+    let end = crate::client::now() / 1_000_000_000 + 1;
+    let ask = async |parts: usize| {
+        let query = vec![r#"sum(count_over_time({app="a"}[5m]))"#; parts].join(" + ");
+        let (start, end) = ((end - 10_000).to_string(), end.to_string());
+        let params = [("query", query.as_str()), ("start", &start), ("end", &end), ("step", "1")];
+        world.ask(RANGE, &params).await
+    };
+    assert_eq!(ask(10).await.status, 200);
+    let refused = ask(20).await;
+    assert_eq!(refused.status, 400);
+    assert!(refused.text().starts_with("the query needs more than 1048576 bytes of memory"), "{}", refused.text());
+}
+
+#[tokio::test]
 async fn what_loki_answers_as_its_own_fault_is_500() {
     let world = World::start("").await;
     world.push(&json!({"app": "a", "n": "1"}), &["x"]).await;

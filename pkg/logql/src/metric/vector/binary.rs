@@ -5,6 +5,7 @@ use super::rows::{map, no_labels};
 use super::{Value, matching};
 use crate::ast::{BinOp, BinaryOp, VectorMatching};
 use crate::metric::{Series, Steps};
+use crate::syntax::operators::{arithmetic, compare};
 
 /// What an operator makes of two values.
 #[derive(Clone, Copy)]
@@ -16,31 +17,12 @@ pub(super) struct Operator {
 impl Operator {
     /// The result, `None` if a comparison does not hold; if it holds it is `kept`.
     pub(super) fn apply(self, left: f64, right: f64, kept: f64) -> Option<f64> {
-        let holds = match self.op {
-            BinOp::Eq => left == right,
-            BinOp::Neq => left != right,
-            BinOp::Gt => left > right,
-            BinOp::Gte => left >= right,
-            BinOp::Lt => left < right,
-            BinOp::Lte => left <= right,
-            op => return Some(arithmetic(op, left, right)),
-        };
-        if self.return_bool { Some(f64::from(u8::from(holds))) } else { holds.then_some(kept) }
-    }
-}
-
-fn arithmetic(op: BinOp, left: f64, right: f64) -> f64 {
-    match op {
-        BinOp::Add => left + right,
-        BinOp::Sub => left - right,
-        BinOp::Mul => left * right,
-        // As Loki: never infinite.
-        BinOp::Div | BinOp::Mod if right == 0.0 => f64::NAN,
-        BinOp::Div => left / right,
-        BinOp::Mod => left % right,
-        BinOp::Pow => left.powf(right),
-        // Comparisons are told apart before, and `matching` pairs series for set operators.
-        _ => f64::NAN,
+        match compare(self.op, left, right) {
+            // Set operators, which are neither, pair series in `matching`.
+            None => Some(arithmetic(self.op, left, right).unwrap_or(f64::NAN)),
+            Some(holds) if self.return_bool => Some(f64::from(u8::from(holds))),
+            Some(holds) => holds.then_some(kept),
+        }
     }
 }
 

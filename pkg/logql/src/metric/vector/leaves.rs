@@ -14,12 +14,6 @@ pub struct Leaf<'a> {
     pub pushed: Option<Grouping>,
 }
 
-/// The range aggregations of an expression, left to right.
-#[must_use]
-pub fn range_aggregations(expr: &MetricExpr) -> Vec<&RangeAggregation> {
-    leaves(expr).into_iter().map(|leaf| leaf.aggregation).collect()
-}
-
 /// The range aggregations of an expression, left to right, each with the grouping that is handed down to it.
 #[must_use]
 pub fn leaves(expr: &MetricExpr) -> Vec<Leaf<'_>> {
@@ -84,9 +78,9 @@ mod tests {
                ^ (1 - topk(1, rate({n="3"}[1s]) and rate({n="4"}[1s])))"#,
         );
         let names: Vec<_> =
-            range_aggregations(&expr).iter().map(|of| of.log.selector[0].value.to_str_lossy().into_owned()).collect();
+            leaves(&expr).iter().map(|of| of.aggregation.log.selector[0].value.to_str_lossy().into_owned()).collect();
         assert_eq!(names, ["1", "2", "3", "4"]);
-        assert!(range_aggregations(&metric("vector(1) + 2")).is_empty());
+        assert!(leaves(&metric("vector(1) + 2")).is_empty());
     }
 
     #[test]

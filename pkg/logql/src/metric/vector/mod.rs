@@ -18,7 +18,7 @@ mod rows;
 use super::{Series, Steps};
 use crate::ast::{MetricExpr, VectorOp};
 pub use error::{EvaluationError, EvaluationErrorKind};
-pub use leaves::{Leaf, leaves, range_aggregations};
+pub use leaves::{Leaf, leaves};
 use rows::{is_instant, tidy};
 use tailwater_model::Labels;
 

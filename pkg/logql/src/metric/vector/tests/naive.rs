@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use tailwater_model::{Labels, Timestamp};
 
-use super::super::{Evaluated, EvaluationErrorKind, EvaluationLimits, answered, evaluate, range_aggregations};
+use super::super::{Evaluated, EvaluationErrorKind, EvaluationLimits, answered, evaluate, leaves};
 use crate::ast::{
     BinOp, BinaryOp, Expr, GroupSide, Grouping, LabelReplace, MetricExpr, VectorAggregation, VectorMatching, VectorOp,
 };
@@ -397,7 +397,7 @@ fn expr() -> impl Strategy<Value = MetricExpr> {
 /// An expression, and series for each of its leaves.
 fn query(steps: u32) -> impl Strategy<Value = (MetricExpr, Vec<Vec<Series>>)> {
     expr().prop_flat_map(move |expr| {
-        let leaves = range_aggregations(&expr).len();
+        let leaves = leaves(&expr).len();
         (Just(expr), proptest::collection::vec(series(steps), leaves))
     })
 }
