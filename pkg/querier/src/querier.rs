@@ -47,7 +47,7 @@ pub struct Config {
     pub feed_ring_bytes: usize,
     /// Most bytes of lines that a feed holds back for `delay_for` (`querier.feed_merge_mb`).
     pub feed_merge_bytes: usize,
-    /// Most bytes that a range aggregation of a metric query takes on its way (`querier.query_memory_mb`).
+    /// Most bytes of the partial aggregates of a range aggregation, and of all series of a metric query (`querier.query_memory_mb`).
     pub query_memory_bytes: usize,
 }
 

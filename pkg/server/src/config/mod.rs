@@ -107,7 +107,7 @@ pub struct QuerierConfig {
     pub feed_ring_mb: u32,
     /// Lines that a feed holds back for `delay_for`, in MiB.
     pub feed_merge_mb: u32,
-    /// What a range aggregation of a metric query may take on its way, in MiB.
+    /// What a metric query may take on its way, in MiB: the partial aggregates of one range aggregation, then the series of all.
     pub query_memory_mb: u32,
     /// Allow `X-Scope-OrgID: a|b` on queries.
     pub multi_tenant_queries_enabled: bool,
