@@ -9,14 +9,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tailwater_logql::LogQuery;
-use tailwater_logql::pipeline::{Matched, Runner};
-use tailwater_model::{Labels, Timestamp};
+use tailwater_model::Timestamp;
+use tailwater_store::scan::Evaluator;
 use tailwater_wire::node::{Gap, MatchedBatch, MatchedLine};
 
-use crate::batch::{Batch, Run};
+use crate::batch::Batch;
 use crate::log::{Account, ArrivalLog, Fetched};
-use crate::stream::ByStream;
 
 /// Bytes looked at in one step, roughly 0.1 to 1 ms of work. (Small in tests, so that a batch takes several.)
 const STEP_BYTES: usize = if cfg!(test) { 1 << 10 } else { 128 << 10 };
@@ -35,57 +33,6 @@ const FLUSH_LINES: usize = 1000;
 
 /// Most text that the lines of one batch may grow to in a pipeline. A batch beyond that is answered as a gap.
 const MAX_MATCHED_BYTES: usize = 1 << 30;
-
-/// Most streams whose match is remembered.
-const MAX_REMEMBERED: usize = 1 << 16;
-
-/// Fewest lines for which the whole body is searched first.
-const MIN_LINES_FOR_REGION: u64 = 8;
-
-/// A query with what running it needs, made when first needed.
-pub(crate) struct Evaluator {
-    query: Arc<LogQuery>,
-    detect_level: bool,
-    runner: Option<Runner>,
-    matching: ByStream<bool>,
-}
-
-impl Evaluator {
-    pub(crate) fn new(query: Arc<LogQuery>, detect_level: bool) -> Self {
-        Self { query, detect_level, runner: None, matching: ByStream::default() }
-    }
-
-    /// Whether the run's stream is selected.
-    pub(crate) fn selects(&mut self, run: &Run) -> bool {
-        if let Some(known) = self.matching.get(&run.stream.id) {
-            return *known;
-        }
-        if self.matching.len() >= MAX_REMEMBERED {
-            self.matching.clear();
-        }
-        let matches = self.query.matchers().matches(&run.stream.labels);
-        self.matching.insert(run.stream.id, matches);
-        matches
-    }
-
-    /// Whether a line of the batch may pass the pipeline.
-    pub(crate) fn may_match(&self, batch: &Batch) -> bool {
-        batch.lines() < MIN_LINES_FOR_REGION || self.query.may_match(batch.body())
-    }
-
-    /// Runs one line.
-    pub(crate) fn run<'a>(
-        &'a mut self,
-        stream: &Labels,
-        batch: &'a Batch,
-        entry: &tailwater_wire::push::EntrySpan,
-    ) -> Option<Matched<'a>> {
-        let runner = self.runner.get_or_insert_with(|| self.query.runner(self.detect_level));
-        runner.enter(stream);
-        let metadata = batch.metadata(entry);
-        runner.run(Timestamp(entry.timestamp), batch.line(entry), &metadata)
-    }
-}
 
 /// See the module's words.
 pub(crate) struct Reader {

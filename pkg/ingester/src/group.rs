@@ -16,10 +16,11 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use tailwater_model::LabelSet;
+use tailwater_store::scan::Evaluator;
 use tailwater_wire::node::{FollowEvent, FollowRequest, HEARTBEAT, MatchedBatch, MatchedLine};
 use tokio::time::Instant;
 
-use crate::evaluate::{Evaluator, FLUSH_BYTES, Place, Reader, Step};
+use crate::evaluate::{FLUSH_BYTES, Place, Reader, Step};
 use crate::log::{ArrivalLog, Head};
 use crate::metrics::Metrics;
 use crate::tails::{GroupKey, Signal};

@@ -10,6 +10,7 @@ use futures_util::stream;
 use prometheus_client::registry::Registry;
 use tailwater_logql::patterns::Pattern;
 use tailwater_model::{Clock, Labels, LogId, TenantId, TenantLimits, Timestamp};
+use tailwater_store::scan::{self, Cancel};
 use tailwater_wire::node::{
     Answer, Follow, FollowRequest, LabelsRequest, Node, PatternsRequest, ReadChunk, ReadRequest, Sampled,
     SamplesRequest, SelectRequest, Selected, SeriesRequest, Stats, StreamVolume, VolumeRequest,
@@ -23,7 +24,7 @@ use crate::log::ArrivalLog;
 use crate::metrics::{LogCollector, Metrics};
 use crate::push::{self, Accepted};
 use crate::read;
-use crate::tenant::Tenants;
+use crate::tenant::{Tenant, Tenants};
 
 /// How often idle streams and tenants are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
@@ -117,8 +118,13 @@ impl Ingester {
         }
     }
 
+    /// What a search of a tenant's entries looks at.
+    pub(crate) fn source(&self, tenant: &Tenant) -> read::InLog {
+        read::InLog { log: Arc::clone(&self.log), account: Arc::clone(&tenant.account) }
+    }
+
     /// Runs a read of history where it may block.
-    fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&read::Cancel) -> T + Send + 'static) -> Answer<T> {
+    fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Cancel) -> T + Send + 'static) -> Answer<T> {
         read::blocking(Arc::clone(&self.reads), self.log.id(), work)
     }
 }
@@ -155,16 +161,16 @@ impl Node for Ingester {
         let Some(tenant) = self.tenants.get(&request.tenant) else {
             return Box::pin(async { Ok(Selected::default()) });
         };
-        let (log, seed) = (Arc::clone(&self.log), self.seed);
-        self.blocking(move |cancel| read::select(&log, &tenant, &request, seed, cancel))
+        let (source, seed) = (self.source(&tenant), self.seed);
+        self.blocking(move |cancel| scan::select(&source, &request, seed, cancel))
     }
 
     fn samples(&self, request: SamplesRequest) -> Answer<Sampled> {
         // Of a tenant that is not known there are no lines, but the log has a head and a clock all the same.
-        let tenant = self.tenants.get(&request.tenant);
+        let source = self.tenants.get(&request.tenant).map(|tenant| self.source(&tenant));
         let (log, seed) = (Arc::clone(&self.log), self.seed);
-        let answer = self.blocking(move |cancel| match tenant {
-            Some(tenant) => read::samples(&log, &tenant, &request, seed, cancel),
+        let answer = self.blocking(move |cancel| match source {
+            Some(source) => read::samples(&source, &request, seed, cancel),
             None => Ok(read::no_samples(&log, request.as_of)),
         });
         Box::pin(async move { answer.await? })
@@ -172,34 +178,34 @@ impl Node for Ingester {
 
     fn labels(&self, request: LabelsRequest) -> Answer<Vec<String>> {
         let Some(tenant) = self.tenants.get(&request.tenant) else { return Box::pin(async { Ok(Vec::new()) }) };
-        let log = Arc::clone(&self.log);
-        self.blocking(move |cancel| read::labels(&log, &tenant, &request, cancel))
+        let source = self.source(&tenant);
+        self.blocking(move |cancel| scan::labels(&source, &request, cancel))
     }
 
     fn series(&self, request: SeriesRequest) -> Answer<Vec<Labels>> {
         let Some(tenant) = self.tenants.get(&request.tenant) else { return Box::pin(async { Ok(Vec::new()) }) };
-        let log = Arc::clone(&self.log);
-        self.blocking(move |cancel| read::series(&log, &tenant, &request, cancel))
+        let source = self.source(&tenant);
+        self.blocking(move |cancel| scan::series(&source, &request, cancel))
     }
 
     fn stats(&self, request: SeriesRequest) -> Answer<Stats> {
         let Some(tenant) = self.tenants.get(&request.tenant) else {
             return Box::pin(async { Ok(Stats::default()) });
         };
-        let log = Arc::clone(&self.log);
-        self.blocking(move |cancel| read::stats(&log, &tenant, &request, cancel))
+        let source = self.source(&tenant);
+        self.blocking(move |cancel| scan::stats(&source, &request, cancel))
     }
 
     fn volume(&self, request: VolumeRequest) -> Answer<Vec<StreamVolume>> {
         let Some(tenant) = self.tenants.get(&request.series.tenant) else { return Box::pin(async { Ok(Vec::new()) }) };
-        let log = Arc::clone(&self.log);
-        self.blocking(move |cancel| read::volume(&log, &tenant, &request, cancel))
+        let source = self.source(&tenant);
+        self.blocking(move |cancel| scan::volume(&source, &request, cancel))
     }
 
     fn patterns(&self, request: PatternsRequest) -> Answer<Vec<Pattern>> {
         let Some(tenant) = self.tenants.get(&request.series.tenant) else { return Box::pin(async { Ok(Vec::new()) }) };
-        let log = Arc::clone(&self.log);
-        self.blocking(move |cancel| read::patterns(&log, &tenant, &request, cancel))
+        let source = self.source(&tenant);
+        self.blocking(move |cancel| scan::patterns(&source, &request, cancel))
     }
 }
 

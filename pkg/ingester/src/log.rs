@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use parking_lot::RwLock;
 use smallvec::SmallVec;
 use tailwater_model::{Clock, LogId, Timestamp};
+use tailwater_store::entries::Entries;
 use tailwater_wire::node::Gap;
 
 use crate::batch::Batch;
@@ -186,9 +187,8 @@ impl ArrivalLog {
         let total = batch.account.total.load(Ordering::Relaxed) + lines;
         batch.account.total.store(total, Ordering::Relaxed);
         batch.account.batches.fetch_add(1, Ordering::Relaxed);
-        batch.seq = seq;
+        batch.set_place(seq, self.stamp(now));
         batch.tenant_lines = total;
-        batch.accepted_at = self.stamp(now);
         state.reach = state.reach.max(batch.max);
         batch.reach = state.reach;
         sequenced(seq);
@@ -258,15 +258,14 @@ impl ArrivalLog {
         }
     }
 
-    /// All batches of the tenant after `after` and up to `upto` that hold a timestamp from `first` on and are wanted, oldest first. Batches
-    /// trimmed meanwhile are left out.
+    /// All batches of the tenant after `after` and up to `upto` that may hold a timestamp in `[first, last]`, oldest first. Batches trimmed
+    /// meanwhile are left out.
     pub(crate) fn collect(
         &self,
         account: &Arc<Account>,
         (after, upto): (u64, u64),
-        first: i64,
-        want: impl Fn(&Batch) -> bool,
-    ) -> Vec<Arc<Batch>> {
+        (first, last): (i64, i64),
+    ) -> Vec<Arc<Entries>> {
         let mut found = Vec::new();
         let mut next = after.saturating_add(1);
         let mut skipped = false;
@@ -282,8 +281,8 @@ impl ArrivalLog {
             let mut looked = 0;
             for batch in state.batches.range(begin..).take(SCAN_BATCHES).take_while(|b| b.seq <= upto) {
                 looked += 1;
-                if Arc::ptr_eq(&batch.account, account) && batch.max >= first && want(batch) {
-                    found.push(Arc::clone(batch));
+                if Arc::ptr_eq(&batch.account, account) && batch.max >= first && batch.min <= last {
+                    found.push(Arc::clone(&batch.entries));
                 }
             }
             if looked == 0 {

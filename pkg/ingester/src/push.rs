@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tailwater_model::{Labels, Limits, TenantId, Timestamp};
+use tailwater_store::entries::{Run, content_key};
 use tailwater_wire::push::{EntrySpan, Push};
 
-use crate::batch::{Batch, Run, content_key};
+use crate::batch::Batch;
 use crate::error::{PushError, PushErrorKind};
 use crate::ingester::Ingester;
 use crate::stream::StreamState;
@@ -295,7 +296,7 @@ impl<'a> Pass<'a> {
         let span = |i: usize| u32::try_from(i).unwrap_or(u32::MAX);
         let text = self.entries[begin..*kept].iter().map(|e| u64::from(e.line_len)).sum();
         let (first, len) = (span(begin), span(*kept - begin));
-        Some(Run { stream, first, len, min: passed.min, max: passed.max, bytes: text })
+        Some(Run { stream: Arc::clone(&stream.shared), first, len, min: passed.min, max: passed.max, bytes: text })
     }
 
     /// Duplicates and the out-of-order window, entry by entry.

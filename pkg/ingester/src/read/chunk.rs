@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tailwater_store::scan::{Cancel, Evaluator};
 use tailwater_wire::node::{MatchedBatch, ReadChunk, ReadRequest};
 
-use super::Cancel;
-use crate::evaluate::{Evaluator, Place, Reader, Step};
+use crate::evaluate::{Place, Reader, Step};
 use crate::log::{Account, ArrivalLog};
 
 /// Most text of a chunk, however much was asked for.

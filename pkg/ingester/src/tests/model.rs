@@ -222,7 +222,7 @@ async fn run(memory: usize, ops: Vec<Op>) {
                 let read = |after| {
                     let (tenant, query) = (tenants[tenant].clone(), Arc::clone(&queries[query]));
                     let request = ReadRequest { tenant, query, detect_level: false, after, through, max_bytes };
-                    crate::read::chunk(&log, &of.account, &request, &crate::read::Cancel::default())
+                    crate::read::chunk(&log, &of.account, &request, &tailwater_store::scan::Cancel::default())
                 };
                 model.check_read((tenant, query), after, through, read, trimmed());
             }

@@ -292,9 +292,10 @@ async fn a_cancelled_read_ends_early() {
     push_many(&bench, 100);
     let query = sample_query(QUERIES[0], 1000);
     let all = request("one", &query, steps(500, 0, 1));
-    let cancel = crate::read::Cancel::default();
+    let cancel = tailwater_store::scan::Cancel::default();
     let of = bench.ingester.tenants.get(&all.tenant).unwrap();
-    let read = || crate::read::samples(&bench.ingester.log, &of, &all, 0, &cancel).unwrap();
+    let source = bench.ingester.source(&of);
+    let read = || crate::read::samples(&source, &all, 0, &cancel).unwrap();
     assert_eq!((read().scanned.batches, counted(&read(), &all)), (50, 50.0));
     cancel.set();
     assert_eq!(read().scanned.batches, 0);

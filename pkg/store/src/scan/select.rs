@@ -18,11 +18,8 @@ use tailwater_model::{LabelSet, Labels, Timestamp};
 use tailwater_wire::node::{Direction, MatchedLine, Scanned, SelectRequest, Selected};
 use tailwater_wire::push::EntrySpan;
 
-use super::{Cancel, Totals, workers};
-use crate::batch::{Batch, Run};
-use crate::evaluate::Evaluator;
-use crate::log::ArrivalLog;
-use crate::tenant::Tenant;
+use super::{Cancel, Evaluator, Source, Totals, workers};
+use crate::entries::{Entries, Place, Run};
 
 /// Lines beyond the limit that are kept because they tie with the worst: an earlier equal entry may still turn up and take their place.
 const MAX_TIES: usize = 10_000;
@@ -41,9 +38,7 @@ struct Candidate {
     timestamp: i64,
     stream_hash: u64,
     labels_of_stream: Labels,
-    seq: u64,
-    index: u32,
-    accepted_at: Timestamp,
+    place: Place,
     /// Names line and metadata as sent.
     content: u128,
     line: Box<[u8]>,
@@ -56,7 +51,7 @@ struct Search<'a> {
     seed: u64,
     cancel: &'a Cancel,
     /// Best first.
-    batches: Vec<Arc<Batch>>,
+    batches: Vec<Arc<Entries>>,
     next: AtomicUsize,
     /// Lines worse than this timestamp cannot be answered.
     bound: AtomicI64,
@@ -64,21 +59,16 @@ struct Search<'a> {
 }
 
 /// See [`tailwater_wire::node::Node::select`].
-pub(crate) fn select(
-    log: &ArrivalLog,
-    tenant: &Tenant,
-    request: &SelectRequest,
-    seed: u64,
-    cancel: &Cancel,
-) -> Selected {
+#[must_use]
+pub fn select(source: &dyn Source, request: &SelectRequest, seed: u64, cancel: &Cancel) -> Selected {
     let (start, end) = (request.start.nanos(), request.end.nanos());
     if request.limit == 0 || start >= end {
         return Selected::default();
     }
-    let mut batches = log.collect(&tenant.account, (0, request.as_of), start, |batch| batch.min < end);
+    let mut batches = source.collect((0, request.as_of), (start, end - 1));
     match request.direction {
-        Direction::Forward => batches.sort_by_key(|b| (b.min, b.seq)),
-        Direction::Backward => batches.sort_by_key(|b| std::cmp::Reverse((b.max, b.seq))),
+        Direction::Forward => batches.sort_by_key(|b| (b.min, b.place(0))),
+        Direction::Backward => batches.sort_by_key(|b| std::cmp::Reverse((b.max, b.place(0)))),
     }
     let lines: u64 = batches.iter().map(|b| b.lines()).sum();
     let search = Search {
@@ -117,7 +107,7 @@ impl Search<'_> {
         }
     }
 
-    fn look(&self, batch: &Batch, evaluator: &mut Evaluator, found: &mut Vec<Candidate>, looks: &mut u32) {
+    fn look(&self, batch: &Entries, evaluator: &mut Evaluator, found: &mut Vec<Candidate>, looks: &mut u32) {
         let (start, end) = (self.request.start.nanos(), self.request.end.nanos());
         let last = end.saturating_sub(1);
         let may_match = evaluator.may_match(batch);
@@ -163,20 +153,19 @@ impl Search<'_> {
 
     fn candidate(
         &self,
-        batch: &Batch,
+        batch: &Entries,
         run: &Run,
         i: usize,
         entry: &EntrySpan,
         line: Box<[u8]>,
         labels: LabelSet,
     ) -> Candidate {
+        let place = batch.place(run.first + u32::try_from(i).unwrap_or(u32::MAX));
         Candidate {
             timestamp: entry.timestamp,
             stream_hash: run.stream.hash,
             labels_of_stream: run.stream.labels.clone(),
-            seq: batch.seq,
-            index: run.first + u32::try_from(i).unwrap_or(u32::MAX),
-            accepted_at: batch.accepted_at,
+            place,
             content: batch.content_key(entry, self.seed),
             line,
             labels,
@@ -210,7 +199,7 @@ impl Search<'_> {
     /// The answer's order, equal entries once.
     fn sort(&self, found: &mut Vec<Candidate>) {
         // First by place within a stream and instant, so that of equal entries the first is met first.
-        found.sort_unstable_by(|a, b| self.by_time(a, b).then_with(|| a.place().cmp(&b.place())));
+        found.sort_unstable_by(|a, b| self.by_time(a, b).then_with(|| a.place.cmp(&b.place)));
         let mut known = HashSet::new();
         let mut of: Option<(i64, Labels)> = None;
         found.retain(|c| {
@@ -222,7 +211,7 @@ impl Search<'_> {
             known.insert(c.content)
         });
         if self.request.direction == Direction::Backward {
-            found.sort_unstable_by(|a, b| self.by_time(a, b).then_with(|| b.place().cmp(&a.place())));
+            found.sort_unstable_by(|a, b| self.by_time(a, b).then_with(|| b.place.cmp(&a.place)));
         }
     }
 
@@ -246,9 +235,9 @@ impl Search<'_> {
             begin += c.line.len();
             let matched = MatchedLine {
                 timestamp: Timestamp(c.timestamp),
-                accepted_at: c.accepted_at,
-                seq: c.seq,
-                index: c.index,
+                accepted_at: c.place.accepted_at,
+                seq: c.place.seq,
+                index: c.place.index,
                 offset: 0,
                 len: u32::try_from(line.len()).unwrap_or(u32::MAX),
                 labels: c.labels,
@@ -257,11 +246,5 @@ impl Search<'_> {
             (matched, line)
         });
         Selected { lines: lines.collect(), scanned: self.scanned.sum() }
-    }
-}
-
-impl Candidate {
-    fn place(&self) -> (u64, u32) {
-        (self.seq, self.index)
     }
 }

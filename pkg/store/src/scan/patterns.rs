@@ -4,21 +4,20 @@ use tailwater_logql::level;
 use tailwater_logql::patterns::{Miner, Pattern};
 use tailwater_wire::node::PatternsRequest;
 
-use super::Cancel;
 use super::streams::for_each_run;
-use crate::log::ArrivalLog;
-use crate::tenant::Tenant;
+use super::{Cancel, Source};
 
 /// Lines between looks at the cancel.
 const LINES_PER_LOOK: u32 = 1024;
 
 /// See [`tailwater_wire::node::Node::patterns`].
-pub(crate) fn patterns(log: &ArrivalLog, tenant: &Tenant, request: &PatternsRequest, cancel: &Cancel) -> Vec<Pattern> {
+#[must_use]
+pub fn patterns(source: &dyn Source, request: &PatternsRequest, cancel: &Cancel) -> Vec<Pattern> {
     let series = &request.series;
     let (start, end, step) = (series.start.nanos(), series.end.nanos(), request.step.max(1));
     let mut miner = Miner::default();
     let mut looks = 0;
-    for_each_run(log, tenant, &series.matchers, (series.start, series.end), cancel, |batch, run| {
+    for_each_run(source, &series.matchers, (series.start, series.end), cancel, |batch, run| {
         for entry in batch.entries(run) {
             if !(start..=end).contains(&entry.timestamp) {
                 continue;

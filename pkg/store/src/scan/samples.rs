@@ -15,16 +15,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use tailwater_logql::metric::{Column, Full, Pane, Place, SampleRunner, SeriesNumber};
+use tailwater_logql::metric::{self, Column, Full, Pane, SampleRunner, SeriesNumber};
 use tailwater_model::{Labels, Timestamp};
 use tailwater_wire::node::{Late, NodeError, Sampled, SamplesRequest, Scanned};
 use tailwater_wire::push::EntrySpan;
 
-use super::{Cancel, Totals, workers};
-use crate::batch::{Batch, Run};
-use crate::log::{Account, ArrivalLog};
-use crate::stream::ByStream;
-use crate::tenant::Tenant;
+use super::{Cancel, Source, Totals, workers};
+use crate::ByStream;
+use crate::entries::{Entries, Run};
 
 /// Most memory that a worker takes from the request's bound at a time, in bytes.
 const ROOM_AT_ONCE: usize = 1 << 20;
@@ -56,27 +54,25 @@ const SHARDS: usize = 16;
 /// Stretches of time of a stream, inclusive.
 type Spans = Vec<(i64, i64)>;
 
-/// See [`tailwater_wire::node::Node::samples`].
-pub(crate) fn samples(
-    log: &ArrivalLog,
-    tenant: &Tenant,
+/// See [`tailwater_wire::node::Node::samples`]. `answer` has what is known beforehand: how far the read goes, and what was trimmed.
+///
+/// # Errors
+/// [`NodeError::TooLarge`] if the request's memory does not suffice.
+pub fn samples(
+    source: &dyn Source,
     request: &SamplesRequest,
+    mut answer: Sampled,
     seed: u64,
     cancel: &Cancel,
 ) -> Result<Sampled, NodeError> {
-    let (head, ()) = log.with_head(&tenant.account, || ());
-    let through = request.as_of.min(head.seq);
-    let from_anywhere = request.after == 0 && request.settled.is_none();
-    let gap = if from_anywhere { None } else { log.gap_after(&tenant.account, request.after, through) };
-    let mut answer = Sampled { through, watermark: head.watermark, gap, ..Sampled::default() };
     let Some((first, last)) = request.grid.bounds() else { return Ok(answer) };
     let settled = request.settled.map_or(i64::MIN, Timestamp::nanos);
     // What is late counts however old it is.
     let first = if settled < first { first.max(request.from.nanos()) } else { first };
-    let mut batches = log.collect(&tenant.account, (request.after, through), first, |batch| batch.min <= last);
+    let mut batches = source.collect((request.after, answer.through), (first, last));
     let low = batches.iter().map(|batch| batch.min).min().unwrap_or(i64::MAX).max(first);
     let high = batches.iter().map(|batch| batch.max).max().unwrap_or(i64::MIN).min(last);
-    let mut known = log.collect(&tenant.account, (0, request.after), low, |batch| batch.min <= high);
+    let mut known = source.collect((0, request.after), (low, high));
     let new = known.len();
     known.append(&mut batches);
     let batches = known;
@@ -109,12 +105,6 @@ pub(crate) fn samples(
     }
     answer.series = merge(found, request.max_bytes).map_err(|Full { .. }| too_large)?;
     Ok(answer)
-}
-
-/// The answer for a tenant that has no lines.
-pub(crate) fn no_samples(log: &ArrivalLog, as_of: u64) -> Sampled {
-    let (head, ()) = log.with_head(&Account::default(), || ());
-    Sampled { through: as_of.min(head.seq), watermark: head.watermark, ..Sampled::default() }
 }
 
 /// Puts what workers have found together.
@@ -159,7 +149,7 @@ impl<'a> Matching<'a> {
 /// Where runs of a selected stream overlap those before them: only there may an entry have an equal in another run. Streams go by their
 /// hash, since one that was forgotten and came back is another; streams that share a hash only cause more comparing.
 fn spans(
-    batches: &[Arc<Batch>],
+    batches: &[Arc<Entries>],
     matching: &mut Matching<'_>,
     (first, last): (i64, i64),
     cancel: &Cancel,
@@ -200,7 +190,7 @@ struct Met([Mutex<HashSet<u128>>; SHARDS]);
 
 impl Met {
     /// Whether this is the first entry of its kind.
-    fn insert(&self, batch: &Batch, run: &Run, entry: &EntrySpan, seed: u64) -> bool {
+    fn insert(&self, batch: &Entries, run: &Run, entry: &EntrySpan, seed: u64) -> bool {
         let mut hash = xxhash_rust::xxh3::Xxh3::with_seed(seed);
         hash.update(&run.stream.hash.to_le_bytes());
         hash.update(&entry.timestamp.to_le_bytes());
@@ -220,7 +210,7 @@ struct Collection<'a> {
     settled: i64,
     seed: u64,
     cancel: &'a Cancel,
-    batches: &'a [Arc<Batch>],
+    batches: &'a [Arc<Entries>],
     next: AtomicUsize,
     spans: ByStream<Spans>,
     met: Met,
@@ -254,7 +244,7 @@ struct Stop;
 
 impl Collection<'_> {
     /// Remembers the entries of batches that were looked at earlier, as far as later ones may equal them.
-    fn meet(&self, batches: &[Arc<Batch>], matching: &mut Matching<'_>) {
+    fn meet(&self, batches: &[Arc<Entries>], matching: &mut Matching<'_>) {
         if self.spans.is_empty() {
             return;
         }
@@ -298,7 +288,7 @@ impl Collection<'_> {
         numbered.filter_map(|(column, number)| Some((runner.labels(number)?.clone(), column))).collect()
     }
 
-    fn look(&self, batch: &Batch, worker: &mut Worker<'_>) -> Result<(), Stop> {
+    fn look(&self, batch: &Entries, worker: &mut Worker<'_>) -> Result<(), Stop> {
         let (first, last) = self.bounds;
         worker.scanned.batches += 1;
         let may_match = batch.lines() < MIN_LINES_FOR_REGION || self.request.query.may_match(batch.body());
@@ -325,7 +315,7 @@ impl Collection<'_> {
     }
 
     /// Lines that are all worth the same to the same series.
-    fn count(&self, batch: &Batch, run: &Run, number: SeriesNumber, worker: &mut Worker<'_>) -> Result<(), Stop> {
+    fn count(&self, batch: &Entries, run: &Run, number: SeriesNumber, worker: &mut Worker<'_>) -> Result<(), Stop> {
         let (mut lines, mut sum) = (0, 0.0);
         for (i, entry) in batch.entries(run).iter().enumerate() {
             if !worker.pane.holds(entry.timestamp) {
@@ -353,7 +343,7 @@ impl Collection<'_> {
         self.add_run(worker, number, lines, sum)
     }
 
-    fn run(&self, batch: &Batch, run: &Run, spans: &[(i64, i64)], worker: &mut Worker<'_>) -> Result<(), Stop> {
+    fn run(&self, batch: &Entries, run: &Run, spans: &[(i64, i64)], worker: &mut Worker<'_>) -> Result<(), Stop> {
         let mut repeats = std::mem::take(&mut worker.repeats).into_iter().peekable();
         for (i, entry) in batch.entries(run).iter().enumerate() {
             if repeats.next_if(|repeat| *repeat as usize == i).is_some() {
@@ -370,7 +360,14 @@ impl Collection<'_> {
         Ok(())
     }
 
-    fn line(&self, batch: &Batch, run: &Run, i: usize, entry: &EntrySpan, worker: &mut Worker<'_>) -> Result<(), Stop> {
+    fn line(
+        &self,
+        batch: &Entries,
+        run: &Run,
+        i: usize,
+        entry: &EntrySpan,
+        worker: &mut Worker<'_>,
+    ) -> Result<(), Stop> {
         if !worker.pane.holds(entry.timestamp) && !worker.reach(self.request, entry.timestamp) {
             return Ok(());
         }
@@ -397,11 +394,12 @@ impl Collection<'_> {
             // It may have brought its series.
             return self.pay(worker, number);
         }
-        let place = Place {
+        let place = batch.place(run.first + u32::try_from(i).unwrap_or(u32::MAX));
+        let place = metric::Place {
             timestamp: entry.timestamp,
             stream_hash: run.stream.hash,
-            seq: batch.seq,
-            index: run.first + u32::try_from(i).unwrap_or(u32::MAX),
+            seq: place.seq,
+            index: place.index,
         };
         let pane = worker.pane.number;
         self.add(worker, number, |column, room| column.add(pane, value, place, room))
@@ -503,7 +501,7 @@ impl Worker<'_> {
     }
 
     /// Finds the entries of a run that equal one before them in it: only entries whose timestamps do not grow may.
-    fn find_repeats(&mut self, batch: &Batch, entries: &[EntrySpan], seed: u64) {
+    fn find_repeats(&mut self, batch: &Entries, entries: &[EntrySpan], seed: u64) {
         self.repeats.clear();
         if entries.is_sorted_by(|a, b| a.timestamp < b.timestamp) {
             return;

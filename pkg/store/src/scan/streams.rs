@@ -8,23 +8,20 @@ use tailwater_logql::matchers::Matchers;
 use tailwater_model::{Labels, Timestamp};
 use tailwater_wire::node::{LabelsRequest, SeriesRequest, Stats};
 
-use super::Cancel;
-use crate::batch::{Batch, Run};
-use crate::log::ArrivalLog;
-use crate::tenant::Tenant;
+use super::{Cancel, Source};
+use crate::entries::{Entries, Run};
 
 /// Calls `f` for every run that matches any of the matchers (or all, if there are none) and has entries in `[start, end]`.
 pub(super) fn for_each_run(
-    log: &ArrivalLog,
-    tenant: &Tenant,
+    source: &dyn Source,
     matchers: &[Arc<Matchers>],
     (start, end): (Timestamp, Timestamp),
     cancel: &Cancel,
-    mut f: impl FnMut(&Batch, &Run),
+    mut f: impl FnMut(&Entries, &Run),
 ) {
     let (start, end) = (start.nanos(), end.nanos());
     let mut matching: HashMap<u64, bool> = HashMap::new();
-    let batches = log.collect(&tenant.account, (0, u64::MAX), start, |batch| batch.min <= end);
+    let batches = source.collect((0, u64::MAX), (start, end));
     for batch in batches {
         if cancel.is_set() {
             return;
@@ -40,20 +37,19 @@ pub(super) fn for_each_run(
 }
 
 /// Whether the run has an entry in `[start, end]`.
-fn has_entry(batch: &Batch, run: &Run, start: i64, end: i64) -> bool {
+fn has_entry(batch: &Entries, run: &Run, start: i64, end: i64) -> bool {
     run.within(start, end) || batch.entries(run).iter().any(|e| (start..=end).contains(&e.timestamp))
 }
 
 /// The matching streams: sorted, unique.
 fn find(
-    log: &ArrivalLog,
-    tenant: &Tenant,
+    source: &dyn Source,
     matchers: &[Arc<Matchers>],
     range: (Timestamp, Timestamp),
     cancel: &Cancel,
 ) -> BTreeSet<Labels> {
     let mut found: HashMap<u64, Labels> = HashMap::new();
-    for_each_run(log, tenant, matchers, range, cancel, |batch, run| {
+    for_each_run(source, matchers, range, cancel, |batch, run| {
         if !found.contains_key(&run.stream.id) && has_entry(batch, run, range.0.nanos(), range.1.nanos()) {
             found.insert(run.stream.id, run.stream.labels.clone());
         }
@@ -62,9 +58,10 @@ fn find(
 }
 
 /// See [`tailwater_wire::node::Node::labels`].
-pub(crate) fn labels(log: &ArrivalLog, tenant: &Tenant, request: &LabelsRequest, cancel: &Cancel) -> Vec<String> {
+#[must_use]
+pub fn labels(source: &dyn Source, request: &LabelsRequest, cancel: &Cancel) -> Vec<String> {
     let matchers: Vec<_> = request.matchers.iter().cloned().collect();
-    let streams = find(log, tenant, &matchers, (request.start, request.end), cancel);
+    let streams = find(source, &matchers, (request.start, request.end), cancel);
     let mut all = BTreeSet::new();
     for stream in &streams {
         match &request.name {
@@ -76,24 +73,26 @@ pub(crate) fn labels(log: &ArrivalLog, tenant: &Tenant, request: &LabelsRequest,
 }
 
 /// See [`tailwater_wire::node::Node::series`].
-pub(crate) fn series(log: &ArrivalLog, tenant: &Tenant, request: &SeriesRequest, cancel: &Cancel) -> Vec<Labels> {
-    find(log, tenant, &request.matchers, (request.start, request.end), cancel).into_iter().collect()
+#[must_use]
+pub fn series(source: &dyn Source, request: &SeriesRequest, cancel: &Cancel) -> Vec<Labels> {
+    find(source, &request.matchers, (request.start, request.end), cancel).into_iter().collect()
 }
 
 /// See [`tailwater_wire::node::Node::stats`].
-pub(crate) fn stats(log: &ArrivalLog, tenant: &Tenant, request: &SeriesRequest, cancel: &Cancel) -> Stats {
+#[must_use]
+pub fn stats(source: &dyn Source, request: &SeriesRequest, cancel: &Cancel) -> Stats {
     let mut stats = Stats::default();
     let mut streams: HashMap<u64, Labels> = HashMap::new();
-    let mut last_batch = 0;
+    let mut last: *const Entries = std::ptr::null();
     let range = (request.start, request.end);
-    for_each_run(log, tenant, &request.matchers, range, cancel, |batch, run| {
+    for_each_run(source, &request.matchers, range, cancel, |batch, run| {
         let (start, end) = (range.0.nanos(), range.1.nanos());
         let (entries, bytes) = batch.size_within(run, start, end);
         if entries > 0 {
             stats.entries += entries;
             stats.bytes += bytes;
-            stats.chunks += u64::from(batch.seq != last_batch);
-            last_batch = batch.seq;
+            stats.chunks += u64::from(!std::ptr::eq(batch, last));
+            last = batch;
             streams.entry(run.stream.id).or_insert_with(|| run.stream.labels.clone());
         }
     });

@@ -5,10 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use tailwater_model::{Labels, Timestamp};
 use tailwater_wire::node::{StreamVolume, VolumeRequest};
 
-use super::Cancel;
 use super::streams::for_each_run;
-use crate::log::ArrivalLog;
-use crate::tenant::Tenant;
+use super::{Cancel, Source};
 
 /// When the step of a time within the range ends.
 fn end_of_step(time: i64, end: i64, step: Option<i64>) -> i64 {
@@ -23,11 +21,12 @@ fn end_of_step(time: i64, end: i64, step: Option<i64>) -> i64 {
 }
 
 /// See [`tailwater_wire::node::Node::volume`].
-pub(crate) fn volume(log: &ArrivalLog, tenant: &Tenant, request: &VolumeRequest, cancel: &Cancel) -> Vec<StreamVolume> {
+#[must_use]
+pub fn volume(source: &dyn Source, request: &VolumeRequest, cancel: &Cancel) -> Vec<StreamVolume> {
     let series = &request.series;
     let (start, end) = (series.start.nanos(), series.end.nanos());
     let mut streams: HashMap<u64, (Labels, BTreeMap<i64, u64>)> = HashMap::new();
-    for_each_run(log, tenant, &series.matchers, (series.start, series.end), cancel, |batch, run| {
+    for_each_run(source, &series.matchers, (series.start, series.end), cancel, |batch, run| {
         let inside = batch.entries(run).iter().filter(|e| (start..=end).contains(&e.timestamp));
         // Consecutive entries are mostly of one step.
         let mut current: Option<(i64, u64)> = None;

@@ -1,0 +1,96 @@
+//! Searches over entries, wherever they are: by time, over whole streams. They run on threads where they may block, share their work
+//! between cores, and end early when nobody waits for the answer any more.
+
+mod evaluator;
+mod patterns;
+mod samples;
+mod select;
+mod streams;
+mod volume;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tailwater_wire::node::Scanned;
+
+use crate::entries::Entries;
+
+pub use evaluator::Evaluator;
+pub use patterns::patterns;
+pub use samples::samples;
+pub use select::select;
+pub use streams::{labels, series, stats};
+pub use volume::volume;
+
+/// What can be searched: the entries of one tenant.
+pub trait Source: Sync {
+    /// The entries of the batches after the first position and up to the second that may hold a timestamp between the two, inclusive.
+    fn collect(&self, positions: (u64, u64), times: (i64, i64)) -> Vec<Arc<Entries>>;
+}
+
+/// Most workers of a read.
+const MAX_WORKERS: usize = 8;
+
+/// Lines under which a second worker is not worth its start. (Few in tests.)
+const LINES_PER_WORKER: u64 = if cfg!(test) { 20 } else { 20_000 };
+
+/// Has as many workers do `work` as that many lines are worth; answers what each has found.
+fn workers<T: Send + Default>(lines: u64, work: impl Fn() -> T + Sync) -> Vec<T> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS);
+    let workers = usize::try_from(lines / LINES_PER_WORKER).unwrap_or(cores).clamp(1, cores);
+    if workers == 1 {
+        return vec![work()];
+    }
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..workers).map(|_| scope.spawn(&work)).collect();
+        let mut found = vec![work()];
+        // A worker does not panic; if one did, so would the read.
+        found.extend(others.into_iter().map(|other| other.join().unwrap_or_default()));
+        found
+    })
+}
+
+/// What several workers have looked at together.
+#[derive(Debug, Default)]
+struct Totals {
+    lines: AtomicU64,
+    bytes: AtomicU64,
+    matched: AtomicU64,
+    batches: AtomicU64,
+}
+
+impl Totals {
+    fn add(&self, more: Scanned) {
+        self.lines.fetch_add(more.lines, Ordering::Relaxed);
+        self.bytes.fetch_add(more.bytes, Ordering::Relaxed);
+        self.matched.fetch_add(more.matched, Ordering::Relaxed);
+        self.batches.fetch_add(more.batches, Ordering::Relaxed);
+    }
+
+    fn sum(&self) -> Scanned {
+        let get = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        Scanned {
+            lines: get(&self.lines),
+            bytes: get(&self.bytes),
+            matched: get(&self.matched),
+            batches: get(&self.batches),
+        }
+    }
+}
+
+/// Whether the answer is still wanted.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Whether it is not.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Nobody waits any more.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
