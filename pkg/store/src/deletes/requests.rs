@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -98,13 +99,23 @@ pub struct Deletes {
     /// How long a request can be cancelled.
     cancel_period: Duration,
     known: Mutex<HashMap<TenantId, Known>>,
+    /// Counts changes: what was read before the last one is not remembered.
+    changes: AtomicU64,
+}
+
+/// The object as it was read.
+struct Loaded {
+    file: File,
+    version: Option<Version>,
+    /// The count of changes when the read began.
+    changes: u64,
 }
 
 impl Deletes {
     /// `cancel_period`: how long a request can be cancelled, and how long it takes at least until its lines are removed from blocks.
     #[must_use]
     pub fn new(objects: Arc<Objects>, clock: Arc<dyn Clock>, cancel_period: Duration) -> Self {
-        Self { objects, clock, cancel_period, known: Mutex::default() }
+        Self { objects, clock, cancel_period, known: Mutex::default(), changes: AtomicU64::new(0) }
     }
 
     /// Makes a request; from now on no search answers the lines that it names. Answers its id.
@@ -148,8 +159,8 @@ impl Deletes {
     /// # Errors
     /// The requests cannot be read.
     pub async fn list(&self, tenant: &TenantId) -> Result<Arc<[Request]>, Error> {
-        let (file, _) = self.load(tenant).await?;
-        Ok(self.remember(tenant, file).requests)
+        let loaded = self.load(tenant).await?;
+        Ok(self.remember(tenant, loaded).requests)
     }
 
     /// Takes a request back. `force`: also when its time to be cancelled is over.
@@ -193,11 +204,14 @@ impl Deletes {
             return Ok(Arc::clone(&known.active));
         }
         match (self.load(tenant).await, known) {
-            (Ok((file, _)), _) => Ok(self.remember(tenant, file).active),
+            (Ok(loaded), _) => Ok(self.remember(tenant, loaded).active),
             (Err(error), Some(known)) => {
                 tracing::warn!(%tenant, %error, "cannot look at the delete requests, going on with those that are known");
                 // Not for every search: each of them would wait for the store.
-                self.known.lock().entry(tenant.clone()).and_modify(|k| k.at = now);
+                let mut all = self.known.lock();
+                if let Some(same) = all.get_mut(tenant).filter(|k| Arc::ptr_eq(&k.requests, &known.requests)) {
+                    same.at = now;
+                }
                 Ok(known.active)
             }
             (Err(error), None) => Err(error),
@@ -231,19 +245,18 @@ impl Deletes {
         mut change: impl FnMut(&mut File) -> Change<T>,
     ) -> Result<Option<T>, Error> {
         for _ in 0..ATTEMPTS {
-            let (mut file, version) = self.load(tenant).await?;
-            let answer = match change(&mut file) {
+            let mut loaded = self.load(tenant).await?;
+            let answer = match change(&mut loaded.file) {
                 Change::Made(answer) => answer,
-                Change::Refused => {
-                    self.remember(tenant, file);
-                    return Ok(None);
-                }
+                Change::Refused => return Ok(None),
             };
-            let bytes = serde_json::to_vec(&file)
+            let bytes = serde_json::to_vec(&loaded.file)
                 .map_err(|e| Error::Corrupt { what: path(tenant), reason: e.to_string() })?;
-            match self.objects.put_if(&path(tenant), Bytes::from(bytes), version.as_ref()).await {
+            match self.objects.put_if(&path(tenant), Bytes::from(bytes), loaded.version.as_ref()).await {
                 Ok(_) => {
-                    self.remember(tenant, file);
+                    // Another change may have come after it already: it stands in if the store fails, but has to be looked at again.
+                    self.changes.fetch_add(1, Ordering::SeqCst);
+                    self.keep(tenant, Known::new(tenant, loaded.file, self.clock.now()).stale(), None);
                     return Ok(Some(answer));
                 }
                 Err(Error::Conflict) => {}
@@ -253,21 +266,42 @@ impl Deletes {
         Err(Error::Conflict)
     }
 
-    async fn load(&self, tenant: &TenantId) -> Result<(File, Option<Version>), Error> {
+    async fn load(&self, tenant: &TenantId) -> Result<Loaded, Error> {
         let path = path(tenant);
+        let changes = self.changes.load(Ordering::SeqCst);
         match self.objects.get(&path).await {
             Ok((bytes, version)) => {
                 let file = serde_json::from_slice(&bytes);
                 let file = file.map_err(|e| Error::Corrupt { what: path, reason: e.to_string() })?;
-                Ok((file, Some(version)))
+                Ok(Loaded { file, version: Some(version), changes })
             }
-            Err(Error::NotFound { .. }) => Ok((File::default(), None)),
+            Err(Error::NotFound { .. }) => Ok(Loaded { file: File::default(), version: None, changes }),
             Err(error) => Err(error),
         }
     }
 
-    fn remember(&self, tenant: &TenantId, file: File) -> Known {
-        let now = self.clock.now();
+    /// Remembers what was read, unless it has changed since.
+    fn remember(&self, tenant: &TenantId, loaded: Loaded) -> Known {
+        let known = Known::new(tenant, loaded.file, self.clock.now());
+        self.keep(tenant, known.clone(), Some(loaded.changes));
+        known
+    }
+
+    /// `read_at`: the count of changes when it was read; nothing if it was just written.
+    fn keep(&self, tenant: &TenantId, known: Known, read_at: Option<u64>) {
+        let mut all = self.known.lock();
+        if read_at.is_some_and(|changes| changes != self.changes.load(Ordering::SeqCst)) {
+            return;
+        }
+        if all.len() >= MAX_REMEMBERED && !all.contains_key(tenant) {
+            all.clear();
+        }
+        all.insert(tenant.clone(), known);
+    }
+}
+
+impl Known {
+    fn new(tenant: &TenantId, file: File, now: Timestamp) -> Self {
         let active = file.requests.iter().filter(|r| r.is_active(now)).filter_map(|request| {
             Deletion::new(request)
                 .inspect_err(|error| {
@@ -276,13 +310,11 @@ impl Deletes {
                 })
                 .ok()
         });
-        let known = Known { at: now, active: active.collect(), requests: file.requests.into() };
-        let mut all = self.known.lock();
-        if all.len() >= MAX_REMEMBERED && !all.contains_key(tenant) {
-            all.clear();
-        }
-        all.insert(tenant.clone(), known.clone());
-        known
+        Self { at: now, active: active.collect(), requests: file.requests.into() }
+    }
+
+    fn stale(self) -> Self {
+        Self { at: Timestamp::MIN, ..self }
     }
 }
 
