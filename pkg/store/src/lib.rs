@@ -2,6 +2,7 @@
 
 pub mod block;
 pub mod catalog;
+pub mod deletes;
 pub mod entries;
 mod error;
 pub mod objects;
