@@ -12,8 +12,8 @@ use tailwater_logql::patterns::Pattern;
 use tailwater_model::{Clock, Labels, LogId, TenantId, TenantLimits, Timestamp};
 use tailwater_store::scan::{self, Cancel};
 use tailwater_wire::node::{
-    Answer, Follow, FollowRequest, LabelsRequest, Node, PatternsRequest, ReadChunk, ReadRequest, Sampled,
-    SamplesRequest, SelectRequest, Selected, SeriesRequest, Stats, StreamVolume, VolumeRequest,
+    Answer, Follow, FollowRequest, LabelsRequest, Node, NodeError, Partial, PatternsRequest, ReadChunk, ReadRequest,
+    Sampled, SamplesRequest, SelectRequest, Selected, SeriesRequest, Stats, StreamVolume, VolumeRequest,
 };
 use tailwater_wire::push::Push;
 use tokio::sync::Semaphore;
@@ -124,7 +124,10 @@ impl Ingester {
     }
 
     /// Runs a read of history where it may block.
-    fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Cancel) -> T + Send + 'static) -> Answer<T> {
+    fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Cancel) -> Result<T, NodeError> + Send + 'static,
+    ) -> Answer<T> {
         read::blocking(Arc::clone(&self.reads), self.log.id(), work)
     }
 }
@@ -154,7 +157,7 @@ impl Node for Ingester {
         // Of a tenant that is not known the log may still have trimmed something.
         let account = self.tenants.get(&request.tenant).map(|tenant| Arc::clone(&tenant.account)).unwrap_or_default();
         let log = Arc::clone(&self.log);
-        self.blocking(move |cancel| read::chunk(&log, &account, &request, cancel))
+        self.blocking(move |cancel| Ok(read::chunk(&log, &account, &request, cancel)))
     }
 
     fn select(&self, request: SelectRequest) -> Answer<Selected> {
@@ -169,41 +172,44 @@ impl Node for Ingester {
         // Of a tenant that is not known there are no lines, but the log has a head and a clock all the same.
         let source = self.tenants.get(&request.tenant).map(|tenant| self.source(&tenant));
         let (log, seed) = (Arc::clone(&self.log), self.seed);
-        let answer = self.blocking(move |cancel| match source {
+        self.blocking(move |cancel| match source {
             Some(source) => read::samples(&source, &request, seed, cancel),
             None => Ok(read::no_samples(&log, request.as_of)),
-        });
-        Box::pin(async move { answer.await? })
+        })
     }
 
-    fn labels(&self, request: LabelsRequest) -> Answer<Vec<String>> {
-        let Some(tenant) = self.tenants.get(&request.tenant) else { return Box::pin(async { Ok(Vec::new()) }) };
+    fn labels(&self, request: LabelsRequest) -> Answer<Partial<Vec<String>>> {
+        let Some(tenant) = self.tenants.get(&request.tenant) else { return Box::pin(async { Ok(Partial::default()) }) };
         let source = self.source(&tenant);
         self.blocking(move |cancel| scan::labels(&source, &request, cancel))
     }
 
-    fn series(&self, request: SeriesRequest) -> Answer<Vec<Labels>> {
-        let Some(tenant) = self.tenants.get(&request.tenant) else { return Box::pin(async { Ok(Vec::new()) }) };
+    fn series(&self, request: SeriesRequest) -> Answer<Partial<Vec<Labels>>> {
+        let Some(tenant) = self.tenants.get(&request.tenant) else { return Box::pin(async { Ok(Partial::default()) }) };
         let source = self.source(&tenant);
         self.blocking(move |cancel| scan::series(&source, &request, cancel))
     }
 
-    fn stats(&self, request: SeriesRequest) -> Answer<Stats> {
+    fn stats(&self, request: SeriesRequest) -> Answer<Partial<Stats>> {
         let Some(tenant) = self.tenants.get(&request.tenant) else {
-            return Box::pin(async { Ok(Stats::default()) });
+            return Box::pin(async { Ok(Partial::default()) });
         };
         let source = self.source(&tenant);
         self.blocking(move |cancel| scan::stats(&source, &request, cancel))
     }
 
-    fn volume(&self, request: VolumeRequest) -> Answer<Vec<StreamVolume>> {
-        let Some(tenant) = self.tenants.get(&request.series.tenant) else { return Box::pin(async { Ok(Vec::new()) }) };
+    fn volume(&self, request: VolumeRequest) -> Answer<Partial<Vec<StreamVolume>>> {
+        let Some(tenant) = self.tenants.get(&request.series.tenant) else {
+            return Box::pin(async { Ok(Partial::default()) });
+        };
         let source = self.source(&tenant);
         self.blocking(move |cancel| scan::volume(&source, &request, cancel))
     }
 
-    fn patterns(&self, request: PatternsRequest) -> Answer<Vec<Pattern>> {
-        let Some(tenant) = self.tenants.get(&request.series.tenant) else { return Box::pin(async { Ok(Vec::new()) }) };
+    fn patterns(&self, request: PatternsRequest) -> Answer<Partial<Vec<Pattern>>> {
+        let Some(tenant) = self.tenants.get(&request.series.tenant) else {
+            return Box::pin(async { Ok(Partial::default()) });
+        };
         let source = self.source(&tenant);
         self.blocking(move |cancel| scan::patterns(&source, &request, cancel))
     }

@@ -1,7 +1,9 @@
 //! What is on disk and in object storage, and the search over entries wherever they are: in memory, in the write-ahead log, in blocks.
 
 pub mod entries;
+pub mod error;
 pub mod scan;
 mod stream;
 
+pub use error::Error;
 pub use stream::{ByStream, Stream};
