@@ -26,8 +26,7 @@ impl Source for InLog {
     }
 
     fn collect(&self, positions: (u64, u64), times: (i64, i64)) -> Result<Vec<Unit>, NodeError> {
-        let batches = self.log.collect(&self.account, positions, times);
-        Ok(batches.into_iter().map(Unit::Batch).collect())
+        Ok(self.log.look(&self.account, positions, times).units)
     }
 }
 
@@ -48,8 +47,9 @@ pub(crate) fn samples(
 }
 
 /// The answer for a tenant that has no lines.
-pub(crate) fn no_samples(log: &ArrivalLog, as_of: u64) -> Sampled {
-    let (head, ()) = log.with_head(&Account::default(), || ());
+pub(crate) fn no_samples(log: &ArrivalLog, request: &SamplesRequest) -> Sampled {
+    let as_of = request.as_of;
+    let (head, ()) = log.with_head(&Account::new(request.tenant.clone()), || ());
     Sampled { through: as_of.min(head.seq), watermark: head.watermark, ..Sampled::default() }
 }
 
