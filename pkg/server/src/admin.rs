@@ -123,7 +123,7 @@ fn json_line(status: StatusCode, body: &Value) -> Response {
 }
 
 /// The limits that Logs Drilldown asks for.
-const DRILLDOWN_LIMITS: [&str; 12] = [
+const DRILLDOWN_LIMITS: [&str; 14] = [
     "discover_log_levels",
     "discover_service_name",
     "max_entries_limit_per_query",
@@ -134,6 +134,8 @@ const DRILLDOWN_LIMITS: [&str; 12] = [
     "max_query_range",
     "max_query_series",
     "query_timeout",
+    "retention_period",
+    "retention_stream",
     "volume_enabled",
     "volume_max_series",
 ];
@@ -155,8 +157,6 @@ pub(crate) async fn drilldown_limits(State(app): State<Arc<App>>, headers: Heade
         ("metric_aggregation_enabled", json!(false)),
         ("otlp_config", json!({ "resource_attributes": { "attributes_config": attributes } })),
         ("pattern_persistence_enabled", json!(false)),
-        ("retention_period", json!("0s")),
-        ("retention_stream", json!([])),
     ]);
     let body = json!({
         "limits": limits,

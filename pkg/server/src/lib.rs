@@ -24,7 +24,8 @@ mod tail;
 mod tenancy;
 
 pub use config::{
-    Config, ConfigError, DistributorConfig, FrontendConfig, IngesterConfig, Loaded, QuerierConfig, ServerConfig,
+    CompactorConfig, Config, ConfigError, DistributorConfig, FrontendConfig, IngesterConfig, Loaded, QuerierConfig,
+    S3Config, Secret, ServerConfig, StorageConfig, WalConfig, WalSync,
 };
 pub use server::{Addrs, Server};
 
