@@ -85,4 +85,8 @@ impl Error {
             Self::Conflict => Kind::Conflict,
         }
     }
+
+    pub(crate) fn corrupt(what: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Corrupt { what: what.into(), reason: reason.into() }
+    }
 }

@@ -1,9 +1,10 @@
 //! What is on disk and in object storage, and the search over entries wherever they are: in memory, in the write-ahead log, in blocks.
 
+pub mod block;
 pub mod entries;
-pub mod error;
+mod error;
 pub mod scan;
 mod stream;
 
-pub use error::Error;
+pub use error::{Error, Kind};
 pub use stream::{ByStream, Stream};

@@ -7,8 +7,7 @@ use parking_lot::Mutex;
 use tailwater_model::LogId;
 use tailwater_wire::node::NodeError;
 
-use crate::Error;
-use crate::error::Kind;
+use crate::{Error, Kind};
 
 /// Most warnings of an answer.
 const MAX_WARNINGS: usize = 10;
