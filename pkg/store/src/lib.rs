@@ -3,6 +3,7 @@
 pub mod block;
 pub mod entries;
 mod error;
+pub mod objects;
 pub mod scan;
 mod stream;
 
