@@ -1,8 +1,10 @@
 //! What is on disk and in object storage, and the search over entries wherever they are: in memory, in the write-ahead log, in blocks.
 
 pub mod block;
+pub mod deletes;
 pub mod entries;
 mod error;
+pub mod history;
 pub mod objects;
 pub mod scan;
 mod stream;
