@@ -60,7 +60,8 @@ pub struct Place {
 impl Place {
     /// Whether so many entries later in a stretch of consecutive places is this one.
     fn leads_to(self, entries: u32, place: Self) -> bool {
-        (self.seq, self.accepted_at, self.index.checked_add(entries)) == (place.seq, place.accepted_at, Some(place.index))
+        (self.seq, self.accepted_at, self.index.checked_add(entries))
+            == (place.seq, place.accepted_at, Some(place.index))
     }
 }
 

@@ -19,7 +19,7 @@ use ulid::Ulid;
 
 use super::{Deletion, MAX_REQUESTS, Request, Status};
 use crate::Error;
-use crate::objects::{Objects, Version};
+use crate::objects::{Objects, Put, Version};
 
 /// How long the requests of a tenant are remembered before the object is looked at again: others may have changed it.
 const REMEMBERED: Duration = Duration::from_secs(10);
@@ -80,6 +80,9 @@ pub enum Cancelled {
 /// What the object holds.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct File {
+    /// Names the change that made it: no two contents are alike, as the object store wants it.
+    #[serde(default)]
+    change: String,
     requests: Vec<Request>,
 }
 
@@ -94,7 +97,7 @@ struct Known {
 
 /// The delete requests of all tenants.
 pub struct Deletes {
-    objects: Arc<Objects>,
+    objects: Objects,
     clock: Arc<dyn Clock>,
     /// How long a request can be cancelled.
     cancel_period: Duration,
@@ -114,7 +117,7 @@ struct Loaded {
 impl Deletes {
     /// `cancel_period`: how long a request can be cancelled, and how long it takes at least until its lines are removed from blocks.
     #[must_use]
-    pub fn new(objects: Arc<Objects>, clock: Arc<dyn Clock>, cancel_period: Duration) -> Self {
+    pub fn new(objects: Objects, clock: Arc<dyn Clock>, cancel_period: Duration) -> Self {
         Self { objects, clock, cancel_period, known: Mutex::default(), changes: AtomicU64::new(0) }
     }
 
@@ -250,17 +253,17 @@ impl Deletes {
                 Change::Made(answer) => answer,
                 Change::Refused => return Ok(None),
             };
+            loaded.file.change = Ulid::generate().to_string();
             let bytes = serde_json::to_vec(&loaded.file)
                 .map_err(|e| Error::Corrupt { what: path(tenant), reason: e.to_string() })?;
-            match self.objects.put_if(&path(tenant), Bytes::from(bytes), loaded.version.as_ref()).await {
-                Ok(_) => {
+            match self.objects.put_if(&path(tenant), Bytes::from(bytes), loaded.version.as_ref()).await? {
+                Put::Done(_) => {
                     // Another change may have come after it already: it stands in if the store fails, but has to be looked at again.
                     self.changes.fetch_add(1, Ordering::SeqCst);
                     self.keep(tenant, Known::new(tenant, loaded.file, self.clock.now()).stale(), None);
                     return Ok(Some(answer));
                 }
-                Err(Error::Conflict) => {}
-                Err(error) => return Err(error),
+                Put::Conflict => {}
             }
         }
         Err(Error::Conflict)
@@ -269,15 +272,12 @@ impl Deletes {
     async fn load(&self, tenant: &TenantId) -> Result<Loaded, Error> {
         let path = path(tenant);
         let changes = self.changes.load(Ordering::SeqCst);
-        match self.objects.get(&path).await {
-            Ok((bytes, version)) => {
-                let file = serde_json::from_slice(&bytes);
-                let file = file.map_err(|e| Error::Corrupt { what: path, reason: e.to_string() })?;
-                Ok(Loaded { file, version: Some(version), changes })
-            }
-            Err(Error::NotFound { .. }) => Ok(Loaded { file: File::default(), version: None, changes }),
-            Err(error) => Err(error),
-        }
+        let Some((bytes, version)) = self.objects.get(&path).await? else {
+            return Ok(Loaded { file: File::default(), version: None, changes });
+        };
+        let file = serde_json::from_slice(&bytes);
+        let file = file.map_err(|e| Error::Corrupt { what: path, reason: e.to_string() })?;
+        Ok(Loaded { file, version: Some(version), changes })
     }
 
     /// Remembers what was read, unless it has changed since.

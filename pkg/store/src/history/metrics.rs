@@ -104,7 +104,11 @@ impl Metrics {
         r.register("cache_bytes", "Bytes in the cache", self.cached_bytes.clone());
         r.register("blocks_opened", "Blocks that queries opened", self.blocks.clone());
         r.register("pages_read", "Pages that queries read", self.pages.clone());
-        r.register("pages_pruned", "Pages that queries did not have to read, by what ruled them out", self.pruned.clone());
+        r.register(
+            "pages_pruned",
+            "Pages that queries did not have to read, by what ruled them out",
+            self.pruned.clone(),
+        );
         r.register("fetched_bytes", "Bytes that queries fetched from the object store", self.fetched_bytes.clone());
         let damaged = "Parts of blocks that queries could not use: their checksum is wrong, or the object is gone";
         r.register("damaged_parts", damaged, self.damaged.clone());
