@@ -5,6 +5,7 @@ pub mod catalog;
 pub mod deletes;
 pub mod entries;
 mod error;
+pub mod history;
 pub mod inspect;
 pub mod objects;
 pub mod scan;

@@ -346,6 +346,8 @@ pub struct Scanned {
     pub matched: u64,
     /// Batches of the log.
     pub batches: u64,
+    /// What of it was in blocks.
+    pub blocks: BlocksScanned,
 }
 
 impl std::ops::AddAssign for Scanned {
@@ -354,6 +356,50 @@ impl std::ops::AddAssign for Scanned {
         self.bytes += more.bytes;
         self.matched += more.matched;
         self.batches += more.batches;
+        self.blocks += more.blocks;
+    }
+}
+
+/// What a read has looked at in blocks, and what it did not have to look at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BlocksScanned {
+    /// Blocks that were opened.
+    pub blocks: u64,
+    /// Pages that were read, wholly or only their small columns.
+    pub pages: u64,
+    /// Pages that were not read: of other streams, times or positions.
+    pub pruned_by_streams: u64,
+    /// Pages that were not read: they lack structured metadata that the query requires.
+    pub pruned_by_fields: u64,
+    /// Pages that were not read: they lack a text that the query requires.
+    pub pruned_by_grams: u64,
+    /// Bytes that were fetched from the object store.
+    pub fetched_bytes: u64,
+    /// How long the fetches took together, in nanoseconds. Several are under way at a time.
+    pub fetch_nanos: u64,
+    /// Parts of blocks (footers, grams, pages) that were in the cache.
+    pub cache_hits: u64,
+    /// Bytes of pages, as stored.
+    pub compressed_bytes: u64,
+    /// Bytes of their lines.
+    pub decompressed_bytes: u64,
+    /// Their lines.
+    pub lines: u64,
+}
+
+impl std::ops::AddAssign for BlocksScanned {
+    fn add_assign(&mut self, more: Self) {
+        self.blocks += more.blocks;
+        self.pages += more.pages;
+        self.pruned_by_streams += more.pruned_by_streams;
+        self.pruned_by_fields += more.pruned_by_fields;
+        self.pruned_by_grams += more.pruned_by_grams;
+        self.fetched_bytes += more.fetched_bytes;
+        self.fetch_nanos += more.fetch_nanos;
+        self.cache_hits += more.cache_hits;
+        self.compressed_bytes += more.compressed_bytes;
+        self.decompressed_bytes += more.decompressed_bytes;
+        self.lines += more.lines;
     }
 }
 

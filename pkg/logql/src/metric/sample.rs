@@ -129,6 +129,13 @@ impl SampleQuery {
         &self.pipeline.requirements
     }
 
+    /// Whether a line without structured metadata need not be looked at to know what it is worth: see
+    /// [`SampleRunner::series_of_stream`].
+    #[must_use]
+    pub fn counts_unread(&self) -> bool {
+        self.series_by_stream && matches!(self.series, SeriesOf::By(_)) && self.pipeline.head.is_empty()
+    }
+
     /// The windows of its range at these steps.
     #[must_use]
     pub fn grid(&self, steps: Steps) -> Grid {

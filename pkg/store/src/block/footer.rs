@@ -209,7 +209,8 @@ impl Footer {
     /// Bytes in memory, without what allocations cost.
     #[must_use]
     pub fn memory(&self) -> usize {
-        let labels = |s: &StreamEntry| s.stream.labels.iter().map(|(n, v)| n.len() + v.len() + LABEL_BYTES).sum::<usize>();
+        let labels =
+            |s: &StreamEntry| s.stream.labels.iter().map(|(n, v)| n.len() + v.len() + LABEL_BYTES).sum::<usize>();
         size_of::<Self>()
             + self.pages.len() * size_of::<PageInfo>()
             + self.logs.len() * size_of::<Covered>()
@@ -368,7 +369,8 @@ fn logs(input: &mut Input<'_>) -> Result<Vec<Covered>, Broken> {
 
 fn names(input: &mut Input<'_>) -> Result<Vec<(Box<str>, bool)>, Broken> {
     let count = input.count()?;
-    let names = (0..count).map(|_| Ok((Box::from(input.text()?), input.byte()? != 0))).collect::<Result<Vec<_>, _>>()?;
+    let names =
+        (0..count).map(|_| Ok((Box::from(input.text()?), input.byte()? != 0))).collect::<Result<Vec<_>, _>>()?;
     if names.is_sorted_by(|a, b| a.0 < b.0) { Ok(names) } else { Err(Broken("its names are not sorted")) }
 }
 

@@ -138,6 +138,12 @@ impl Probe {
         Self { bits: grams.map(|gram| bit(gram.map(|b| b.to_ascii_lowercase()))).collect() }
     }
 
+    /// How many grams it looks for.
+    #[must_use]
+    pub fn grams(&self) -> usize {
+        self.bits.len()
+    }
+
     /// Whether it can rule out anything: literals shorter than [`GRAM`] bytes cannot.
     #[must_use]
     pub fn is_of_use(&self) -> bool {

@@ -121,7 +121,10 @@ fn mixed() -> Streams {
     let a = vec![
         entry(1_000, "GET /api/orders 200", 1, 0),
         entry(1_000, "", 1, 1),
-        with(entry(2_000, "POST /api/orders 500 upstream timed out", 2, 5), &[("trace_id", "4bf9"), ("level", "error")]),
+        with(
+            entry(2_000, "POST /api/orders 500 upstream timed out", 2, 5),
+            &[("trace_id", "4bf9"), ("level", "error")],
+        ),
         with(entry(3_000, "GET /api/users 200", 3, 0), &[("trace_id", "4bfa")]),
     ];
     let b = vec![entry(-5, "line\nwith feed", 3, 1), entry(i64::MAX, "\u{e4}\u{212a}elvin", 9, 9)];
@@ -208,9 +211,8 @@ fn every_truncation_is_noticed() {
 fn a_footer_that_is_longer_than_the_guess_is_asked_for() {
     let log = LogId::from_u128(1);
     let name = |i: u64| format!("{:016x}", (i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    let streams: Streams = (0..20_000)
-        .map(|i| (labels(&[("pod", &name(i))]), log, vec![entry(i as i64, "x", i, 0)]))
-        .collect();
+    let streams: Streams =
+        (0..20_000).map(|i| (labels(&[("pod", &name(i))]), log, vec![entry(i as i64, "x", i, 0)])).collect();
     let (block, _) = build(&streams, Options::default());
     let len = block.len() as u64;
     for guess in [0, 1, 20, 1000] {

@@ -4,7 +4,8 @@ use tailwater_logql::level;
 use tailwater_logql::patterns::{Miner, Pattern};
 use tailwater_wire::node::{NodeError, Partial, PatternsRequest};
 
-use super::streams::for_each_run;
+use super::streams::{Held, for_each_run};
+use super::wanted::Told;
 use super::{Cancel, Source};
 
 /// Lines between looks at the cancel.
@@ -23,7 +24,10 @@ pub fn patterns(
     let (start, end, step) = (series.start.nanos(), series.end.nanos(), request.step.max(1));
     let mut miner = Miner::default();
     let mut looks = 0;
-    let warnings = for_each_run(source, &series.matchers, (series.start, series.end), cancel, |batch, run| {
+    let asked = (Told::Lines, source.deletions()?, request.detect_level);
+    let range = (series.start, series.end);
+    let warnings = for_each_run(source, &series.matchers, range, asked, cancel, |held| {
+        let Held::Run(batch, run) = held else { return };
         for entry in batch.entries(run) {
             if !(start..=end).contains(&entry.timestamp) {
                 continue;

@@ -12,14 +12,16 @@ use std::cmp::Ordering as Order;
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
 use tailwater_model::{LabelSet, Labels, Timestamp};
 use tailwater_wire::node::{Direction, MatchedLine, NodeError, Scanned, SelectRequest, Selected};
 use tailwater_wire::push::EntrySpan;
 
+use super::pieces::{Look, Order as PieceOrder, Pieces, Plan};
 use super::trouble::Troubles;
+use super::wanted::Lines;
 use super::{Cancel, Evaluator, Source, Totals, Unit, workers};
 use crate::entries::{Entries, Place, Run};
 
@@ -51,14 +53,10 @@ struct Candidate {
 struct Search<'a> {
     request: &'a SelectRequest,
     seed: u64,
-    cancel: &'a Cancel,
-    /// Best first.
-    units: Vec<Unit>,
-    next: AtomicUsize,
+    pieces: Pieces,
     /// Lines worse than this timestamp cannot be answered.
     bound: AtomicI64,
     scanned: Totals,
-    troubles: Troubles,
 }
 
 /// See [`tailwater_wire::node::Node::select`].
@@ -70,24 +68,29 @@ pub fn select(source: &dyn Source, request: &SelectRequest, seed: u64, cancel: &
     if request.limit == 0 || start >= end {
         return Ok(Selected::default());
     }
-    let mut units = source.collect((0, request.as_of), (start, end - 1))?;
-    match request.direction {
-        Direction::Forward => units.sort_by_key(Unit::min),
-        Direction::Backward => units.sort_by_key(|unit| std::cmp::Reverse(unit.max())),
-    }
+    let times = (start, end - 1);
+    let deletions = source.deletions()?;
+    let units = source.collect((0, request.as_of), times)?;
     let lines: u64 = units.iter().map(Unit::lines).sum();
+    let plan = Plan {
+        order: match request.direction {
+            Direction::Forward => PieceOrder::Oldest,
+            Direction::Backward => PieceOrder::Newest,
+        },
+        wanted: Arc::new(Lines { query: Arc::clone(&request.query), times }),
+        deletions,
+        detect_level: request.detect_level,
+        troubles: Troubles::new(source.log()),
+    };
     let search = Search {
         request,
         seed,
-        cancel,
-        units,
-        next: AtomicUsize::new(0),
+        pieces: Pieces::new(units, plan, cancel),
         bound: AtomicI64::new(match request.direction {
             Direction::Forward => i64::MAX,
             Direction::Backward => i64::MIN,
         }),
         scanned: Totals::default(),
-        troubles: Troubles::new(source.log()),
     };
     let found = workers(lines, || search.work());
     search.answer(found.into_iter().flatten().collect())
@@ -98,36 +101,21 @@ impl Search<'_> {
         let mut evaluator = Evaluator::new(Arc::clone(&self.request.query), self.request.detect_level);
         let mut found = Vec::new();
         let mut looks = 0;
-        loop {
-            let next = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(unit) = self.units.get(next) else { return found };
-            let best = match self.request.direction {
-                Direction::Forward => unit.min(),
-                Direction::Backward => unit.max(),
-            };
-            if self.is_beyond(best) || self.ends() {
-                // So are all that follow.
-                return found;
-            }
-            let visited = unit.visit(|entries| {
+        self.pieces.work(&|best| self.is_beyond(best), &mut |look| {
+            if let Look::Entries(entries) = look {
                 self.look(entries, &mut evaluator, &mut found, &mut looks);
-                if self.ends() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            });
-            if let Err(error) = visited {
-                self.troubles.note(&error);
             }
-        }
-    }
-
-    fn ends(&self) -> bool {
-        self.cancel.is_set() || self.troubles.failed()
+            ControlFlow::Continue(())
+        });
+        found
     }
 
     fn look(&self, batch: &Entries, evaluator: &mut Evaluator, found: &mut Vec<Candidate>, looks: &mut u32) {
         let (start, end) = (self.request.start.nanos(), self.request.end.nanos());
         let last = end.saturating_sub(1);
+        let backward = self.request.direction == Direction::Backward;
         let may_match = evaluator.may_match(batch);
-        let mut scanned = Scanned { batches: 1, ..Scanned::default() };
+        let mut scanned = Scanned::default();
         for run in batch.runs.iter().filter(|run| run.overlaps(start, last)) {
             let best = match self.request.direction {
                 Direction::Forward => run.min,
@@ -142,7 +130,11 @@ impl Search<'_> {
                 scanned.bytes += bytes;
                 continue;
             }
-            for (i, entry) in batch.entries(run).iter().enumerate() {
+            let entries = batch.entries(run);
+            for number in 0..entries.len() {
+                // Mostly they lie in the order of time: so the best come first.
+                let i = if backward { entries.len() - 1 - number } else { number };
+                let entry = &entries[i];
                 if !(start..end).contains(&entry.timestamp) || self.is_beyond(entry.timestamp) {
                     continue;
                 }
@@ -152,7 +144,7 @@ impl Search<'_> {
                 *looks += 1 + entry.line_len / BYTES_OF_A_LINE;
                 if *looks >= LINES_PER_LOOK {
                     *looks = 0;
-                    if self.cancel.is_set() {
+                    if self.pieces.ends() {
                         return;
                     }
                 }
@@ -261,7 +253,8 @@ impl Search<'_> {
             };
             (matched, line)
         });
-        let scanned = self.scanned.sum();
-        Ok(Selected { lines: lines.collect(), warnings: self.troubles.settle()?, scanned })
+        let (mut scanned, warnings) = self.pieces.finish()?;
+        scanned += self.scanned.sum();
+        Ok(Selected { lines: lines.collect(), warnings, scanned })
     }
 }

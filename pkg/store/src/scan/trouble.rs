@@ -7,8 +7,7 @@ use parking_lot::Mutex;
 use tailwater_model::LogId;
 use tailwater_wire::node::NodeError;
 
-use crate::Error;
-use crate::error::Kind;
+use crate::{Error, Kind};
 
 /// Most warnings of an answer.
 const MAX_WARNINGS: usize = 10;
@@ -52,10 +51,10 @@ impl Troubles {
     }
 
     /// The warnings, unless the search has failed.
-    pub(super) fn settle(self) -> Result<Vec<String>, NodeError> {
-        match self.failure.into_inner() {
-            Some(failure) => Err(failure),
-            None => Ok(self.warnings.into_inner().into_iter().collect()),
+    pub(super) fn settle(&self) -> Result<Vec<String>, NodeError> {
+        match &*self.failure.lock() {
+            Some(failure) => Err(failure.clone()),
+            None => Ok(self.warnings.lock().iter().cloned().collect()),
         }
     }
 }

@@ -8,7 +8,9 @@ use tailwater_model::LogId;
 use tailwater_wire::node::NodeError;
 
 use crate::Error;
+use crate::deletes::Deletion;
 use crate::entries::Entries;
+use crate::history::Block;
 
 /// What can be searched: the entries of one tenant.
 pub trait Source: Sync {
@@ -23,6 +25,14 @@ pub trait Source: Sync {
     /// # Errors
     /// [`NodeError::Unavailable`]: what there is cannot be learnt now.
     fn collect(&self, positions: (u64, u64), times: (i64, i64)) -> Result<Vec<Unit>, NodeError>;
+
+    /// What is deleted of all that. Asked for before the units are.
+    ///
+    /// # Errors
+    /// [`NodeError::Unavailable`]: it cannot be learnt now.
+    fn deletions(&self) -> Result<Arc<[Deletion]>, NodeError> {
+        Ok(Arc::default())
+    }
 }
 
 /// Entries with one place to be.
@@ -32,6 +42,8 @@ pub enum Unit {
     Batch(Arc<Entries>),
     /// Entries in the write-ahead log.
     Stretch(Arc<dyn Stretch>),
+    /// Entries of a block; see [`crate::history::History::units`].
+    Block(Arc<Block>),
 }
 
 /// Entries that are read piece by piece when they are looked at: what a segment of the write-ahead log holds of a tenant within positions
@@ -59,6 +71,7 @@ impl Unit {
         match self {
             Self::Batch(entries) => entries.min,
             Self::Stretch(stretch) => stretch.min(),
+            Self::Block(block) => block.min(),
         }
     }
 
@@ -67,6 +80,7 @@ impl Unit {
         match self {
             Self::Batch(entries) => entries.max,
             Self::Stretch(stretch) => stretch.max(),
+            Self::Block(block) => block.max(),
         }
     }
 
@@ -75,17 +89,15 @@ impl Unit {
         match self {
             Self::Batch(entries) => entries.lines(),
             Self::Stretch(stretch) => stretch.lines(),
+            Self::Block(block) => block.lines(),
         }
     }
 
-    /// Calls `f` with the entries, piece by piece, until it breaks.
-    pub(super) fn visit(&self, mut f: impl FnMut(&Entries) -> ControlFlow<()>) -> Result<(), Error> {
+    /// The same without entries of earlier logs.
+    pub(super) fn without_earlier(self) -> Self {
         match self {
-            Self::Batch(entries) => {
-                let _: ControlFlow<()> = f(entries);
-                Ok(())
-            }
-            Self::Stretch(stretch) => stretch.visit(&mut |entries| f(&entries)),
+            Self::Block(block) => Self::Block(Arc::new(block.without_earlier())),
+            other => other,
         }
     }
 }
