@@ -424,7 +424,7 @@ impl Follower {
             Step::Lines(lines) => Turn::Event(FollowEvent::Lines(Arc::new(lines))),
             Step::Gap(gap) => Turn::Event(FollowEvent::Gap(gap)),
             Step::OnDisk => {
-                self.reading = Some(Self::reading(reader, self.catch_up_to));
+                self.reading = self.alone.as_deref().map(|reader| Self::reading(reader, self.catch_up_to));
                 Turn::Reading
             }
             Step::Busy => Turn::Busy,

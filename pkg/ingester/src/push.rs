@@ -20,7 +20,7 @@ use tailwater_wire::push::{self, EntrySpan, Push};
 use crate::batch::Batch;
 use crate::error::{PushError, PushErrorKind};
 use crate::ingester::Ingester;
-use crate::log::{self, Appended};
+use crate::log::{self, Appended, Maker as _};
 use crate::receipt::{Change, Checks, Pushed, Receipt, not_stored};
 use crate::stream::StreamState;
 use crate::tails::Concerned;

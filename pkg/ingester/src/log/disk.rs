@@ -4,7 +4,6 @@
 //! write-ahead log no longer has, or cannot read, is told as a gap with the tenant's lines in it; numbers that no reader ever saw are not.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;

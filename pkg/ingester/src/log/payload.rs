@@ -22,7 +22,7 @@ use tailwater_store::entries::Run;
 use tailwater_wire::compress::Caps;
 use tailwater_wire::push::{EntrySpan, Push, unpack};
 
-use crate::validate::{SERVICE_NAME, accepted_labels};
+use crate::validate::SERVICE_NAME;
 
 const VERSION: u8 = 1;
 

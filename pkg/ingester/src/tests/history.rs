@@ -176,7 +176,7 @@ async fn streams_are_found_by_matchers_and_time() {
 #[tokio::test]
 async fn tenants_see_only_their_own() {
     let bench = Bench::new(no_limits());
-    bench.ingester.push(&tenant("other"), push_of(&[(STREAMS[0], &[(NOW, "secret", &[])])])).unwrap();
+    bench.push_to(&tenant("other"), push_of(&[(STREAMS[0], &[(NOW, "secret", &[])])])).unwrap();
     bench.push(&[(STREAMS[0], &[(NOW, "mine", &[])])]).unwrap();
     assert_eq!(bench.stored().await.len(), 1);
     let range = (Timestamp::MIN, Timestamp::MAX);
