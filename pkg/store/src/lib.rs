@@ -5,6 +5,7 @@ pub mod catalog;
 pub mod deletes;
 pub mod entries;
 mod error;
+pub mod housekeeping;
 pub mod objects;
 pub mod scan;
 mod stream;
