@@ -6,6 +6,7 @@ pub mod deletes;
 pub mod entries;
 mod error;
 pub mod history;
+pub mod housekeeping;
 pub mod inspect;
 pub mod objects;
 pub mod scan;

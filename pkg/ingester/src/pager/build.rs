@@ -166,12 +166,12 @@ fn run_of(batch: &Batch, number: u32) -> Option<&Run> {
 fn collect(batches: &[Arc<Batch>], found: &Ref, covered: u64, group: &Group, slots: &mut Vec<Slot>) -> bool {
     let Some(batch) = batches.get(found.batch as usize).filter(|batch| batch.seq > covered) else { return true };
     let Some(run) = batch.runs.get(found.run as usize) else { return true };
-    let (start, end) = group.day.range();
-    let whole = run.within(start, end);
+    let day = group.day.range();
+    let whole = run.within(*day.start(), *day.end());
     let mut last = slots.last().map_or(i64::MIN, |slot| slot.timestamp);
     let mut sorted = true;
     for (i, span) in batch.entries(run).iter().enumerate() {
-        if whole || (start..=end).contains(&span.timestamp) {
+        if whole || day.contains(&span.timestamp) {
             sorted &= span.timestamp >= last;
             last = span.timestamp;
             slots.push(Slot { timestamp: span.timestamp, batch: found.batch, number: run.first + i as u32 });

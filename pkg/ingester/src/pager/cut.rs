@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use tailwater_model::Clock;
 use tailwater_store::Error;
 use tailwater_store::block::{Built, Options};
-use tailwater_store::catalog::{Block, Catalog, Change, Committed};
-use tailwater_store::objects::Objects;
+use tailwater_store::catalog::{Advance, BlockMeta, Catalog, Change, Committed};
 
 use super::build::Builder;
 use super::metrics::Metrics;
@@ -41,7 +41,7 @@ pub(super) type Probe =
 /// Makes cuts.
 pub(super) struct Cutter {
     log: Arc<ArrivalLog>,
-    objects: Objects,
+    clock: Arc<dyn Clock>,
     catalog: Arc<Catalog>,
     options: Options,
     metrics: Metrics,
@@ -64,7 +64,7 @@ pub(super) struct Done {
 impl Cutter {
     pub(super) fn new(
         log: Arc<ArrivalLog>,
-        objects: Objects,
+        clock: Arc<dyn Clock>,
         catalog: Arc<Catalog>,
         options: Options,
         metrics: Metrics,
@@ -72,7 +72,7 @@ impl Cutter {
     ) -> Self {
         Self {
             log,
-            objects,
+            clock,
             catalog,
             options,
             metrics,
@@ -115,32 +115,30 @@ impl Cutter {
                 return Ok(());
             }
             let blocks = self.upload(batches, &group, known).await?;
-            let change = Change {
-                add: blocks.clone(),
-                remove: Vec::new(),
-                covered: Some((log, done.through)),
-                expected_covered: known,
-            };
-            match self.catalog.commit(&group.tenant, group.day, change).await? {
+            let covered = Some(Advance { log, expected: known, to: done.through });
+            let change = Change { add: blocks, covered, ..Change::default() };
+            match self.catalog.commit(&group.tenant, group.day, &change).await? {
                 Committed::Done => {
-                    for block in &blocks {
-                        self.metrics.block(&block.summary);
+                    for block in &change.add {
+                        self.metrics.block(block);
                         done.blocks += 1;
-                        done.lines += block.summary.lines;
+                        done.lines += block.lines;
                     }
                     return self.after(Step::Committed).await;
                 }
                 Committed::Stale(actual) => {
-                    self.withdraw(&group, &blocks).await?;
+                    self.withdraw(&group, &change.add).await?;
                     known = actual;
                 }
+                // No block was to be removed.
+                Committed::Gone(_) => return Err(Error::Conflict),
             }
         }
         Err(Error::Conflict)
     }
 
     /// Builds and uploads the blocks of a group, one after the other.
-    async fn upload(&self, batches: &Arc<[Arc<Batch>]>, group: &Arc<Group>, covered: u64) -> Result<Vec<Block>, Error> {
+    async fn upload(&self, batches: &Arc<[Arc<Batch>]>, group: &Arc<Group>, covered: u64) -> Result<Vec<BlockMeta>, Error> {
         let mut builder = Builder::new(self.log.id(), batches, group, self.options, covered, &self.cancel);
         let mut blocks = Vec::new();
         loop {
@@ -151,8 +149,8 @@ impl Cutter {
             })
             .await?;
             let Some(Built { parts, summary }) = built else { return Ok(blocks) };
-            let block = Block::new(&group.tenant, group.day, summary);
-            self.objects.put(&block.path, parts).await?;
+            let block = BlockMeta::new(group.day, &summary, 0, self.clock.now());
+            self.catalog.objects().put(&block.path(&group.tenant), parts).await?;
             blocks.push(block);
             self.after(Step::Uploaded).await?;
         }
@@ -160,14 +158,15 @@ impl Cutter {
 
     /// Deletes blocks that were not added since another change came first, but none that the manifest lists: an earlier answer may have been
     /// lost.
-    async fn withdraw(&self, group: &Group, blocks: &[Block]) -> Result<(), Error> {
-        let listed = self.catalog.read(&group.tenant, group.day).await?;
+    async fn withdraw(&self, group: &Group, blocks: &[BlockMeta]) -> Result<(), Error> {
+        let listed = self.catalog.manifest_now(&group.tenant, group.day).await?;
         for block in blocks {
-            if listed.blocks.iter().any(|known| known.path == block.path) {
+            if listed.blocks.iter().any(|known| known.id == block.id) {
                 continue;
             }
-            if let Err(error) = self.objects.delete(&block.path).await {
-                tracing::warn!(path = block.path, %error, "a block that is not needed could not be deleted; housekeeping will");
+            let path = block.path(&group.tenant);
+            if let Err(error) = self.catalog.objects().delete(&path).await {
+                tracing::warn!(path, %error, "a block that is not needed could not be deleted; housekeeping will");
             }
         }
         Ok(())

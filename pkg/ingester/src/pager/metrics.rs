@@ -11,7 +11,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use tailwater_model::Clock;
-use tailwater_store::block::Summary;
+use tailwater_store::catalog::BlockMeta;
 
 use super::Reason;
 use crate::log::ArrivalLog;
@@ -63,11 +63,11 @@ impl Metrics {
     }
 
     /// Counts a block that the catalog lists.
-    pub(super) fn block(&self, summary: &Summary) {
+    pub(super) fn block(&self, block: &BlockMeta) {
         self.blocks.inc();
-        self.lines.inc_by(summary.lines);
-        self.line_bytes.inc_by(summary.raw_bytes);
-        self.stored_bytes.inc_by(summary.bytes);
+        self.lines.inc_by(block.lines);
+        self.line_bytes.inc_by(block.raw_bytes);
+        self.stored_bytes.inc_by(block.bytes);
     }
 
     pub(super) fn register(&self, registry: &mut Registry) {

@@ -47,7 +47,6 @@ use tailwater_model::{Clock, Timestamp};
 use tailwater_store::Error;
 use tailwater_store::block::Options;
 use tailwater_store::catalog::Catalog;
-use tailwater_store::objects::Objects;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -147,14 +146,20 @@ impl Pager {
     /// Starts to page. Needs a runtime.
     pub(crate) fn start(
         log: Arc<ArrivalLog>,
-        objects: Objects,
         catalog: Arc<Catalog>,
         config: PagerConfig,
         clock: Arc<dyn Clock>,
     ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let metrics = Metrics::new();
-        let cutter = Cutter::new(Arc::clone(&log), objects, catalog, config.block, metrics.clone(), Arc::clone(&stop));
+        let cutter = Cutter::new(
+            Arc::clone(&log),
+            Arc::clone(&clock),
+            catalog,
+            config.block,
+            metrics.clone(),
+            Arc::clone(&stop),
+        );
         let shared = Arc::new(Shared {
             log,
             clock,

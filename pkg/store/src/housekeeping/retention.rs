@@ -72,8 +72,7 @@ impl Retention {
 }
 
 fn is_over(day: Day, period: Duration, now: Timestamp) -> bool {
-    let (_, end) = day.range();
-    !period.is_zero() && now > Timestamp(end).saturating_add(period)
+    !period.is_zero() && now > Timestamp(*day.range().end()).saturating_add(period)
 }
 
 #[cfg(test)]
