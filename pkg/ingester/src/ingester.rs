@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
@@ -27,7 +27,9 @@ use crate::metrics::{LogCollector, Metrics};
 use crate::receipt::Receipt;
 use crate::recover::{Readiness, Recovering};
 use crate::{push, read, recover};
-use crate::tenant::{Tenant, Tenants};
+use crate::pager::{Pager, PagerConfig};
+use crate::store::{self, Everything, Store};
+use crate::tenant::Tenants;
 
 /// How often idle streams and tenants are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
@@ -64,6 +66,13 @@ pub struct Ingester {
     closed: Arc<AtomicBool>,
     reads: Arc<Semaphore>,
     swept: AtomicI64,
+    store: OnceLock<Attached>,
+}
+
+/// The store, and who fills it.
+struct Attached {
+    store: Store,
+    pager: Pager,
 }
 
 impl Ingester {
@@ -120,6 +129,7 @@ impl Ingester {
             reads: Arc::new(Semaphore::new(cores * READS_PER_CORE)),
             swept: AtomicI64::new(clock.now().nanos()),
             clock,
+            store: OnceLock::new(),
         })
     }
 
@@ -129,6 +139,33 @@ impl Ingester {
     /// The write-ahead log cannot be read. The ingester does not become ready; this may be tried again only with another one.
     pub fn recover(&self) -> Result<(), Error> {
         recover::recover(self)
+    }
+
+    /// From now on what is accepted goes into blocks, and searches find it there. To be called once, after [`Ingester::recover`], within a
+    /// runtime. It is for an ingester with a write-ahead log: one in memory forgets what was not put into blocks soon enough.
+    pub fn attach(&self, store: Store, pager: PagerConfig) {
+        self.store.get_or_init(|| {
+            let (log, catalog) = (Arc::clone(&self.log), Arc::clone(&store.catalog));
+            Attached { pager: Pager::start(log, catalog, pager, Arc::clone(&self.clock)), store }
+        });
+    }
+
+    /// Puts everything into blocks that was accepted by now; returns when the catalog lists it. Without a store there is nothing to do.
+    ///
+    /// # Errors
+    /// Why it could not be done. Nothing is lost, and the ingester goes on trying.
+    pub async fn flush(&self) -> Result<(), Arc<Error>> {
+        match self.store.get() {
+            Some(attached) => attached.pager.flush().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Stops putting lines into blocks, after the step that is under way.
+    pub async fn stop_paging(&self) {
+        if let Some(attached) = self.store.get() {
+            attached.pager.stop().await;
+        }
     }
 
     /// How far the recovery is; none once the ingester is ready.
@@ -198,17 +235,14 @@ impl Ingester {
         }
     }
 
-    /// What a search of a tenant's entries looks at.
-    pub(crate) fn source(&self, tenant: &Tenant) -> read::InLog {
-        read::InLog { log: Arc::clone(&self.log), account: Arc::clone(&tenant.account) }
-    }
-
-    /// The tenant, if anything is known of it.
-    ///
-    /// # Errors
-    /// It is not known yet what there is.
-    fn known(&self, tenant: &TenantId) -> Result<Option<Arc<Tenant>>, NodeError> {
-        self.ready().map(|()| self.tenants.get(tenant))
+    /// What a search of a tenant's entries looks at. Asking makes no tenant.
+    pub(crate) fn source(&self, tenant: &TenantId) -> Everything {
+        let known = self.tenants.get(tenant).map(|tenant| Arc::clone(&tenant.account));
+        Everything {
+            log: Arc::clone(&self.log),
+            account: known.unwrap_or_else(|| store::stranger(tenant)),
+            store: self.store.get().map(|attached| attached.store.clone()),
+        }
     }
 
     fn ready(&self) -> Result<(), NodeError> {
@@ -216,20 +250,14 @@ impl Ingester {
         self.readiness.is_ready().then_some(()).ok_or_else(starting)
     }
 
-    /// Searches what a tenant has, where it may block. A tenant that is not known has nothing.
-    fn search<T: Default + Send + 'static>(
+    /// Searches what a tenant has, where it may block.
+    fn search<T: Send + 'static>(
         &self,
         tenant: &TenantId,
-        work: impl FnOnce(&read::InLog, &Cancel) -> Result<T, NodeError> + Send + 'static,
+        work: impl FnOnce(&Everything, &Cancel) -> Result<T, NodeError> + Send + 'static,
     ) -> Answer<T> {
-        match self.known(tenant) {
-            Ok(Some(tenant)) => {
-                let source = self.source(&tenant);
-                self.blocking(move |cancel| work(&source, cancel))
-            }
-            Ok(None) => Box::pin(async { Ok(T::default()) }),
-            Err(error) => Box::pin(async { Err(error) }),
-        }
+        let source = self.source(tenant);
+        self.blocking(move |cancel| work(&source, cancel))
     }
 
     /// Runs a read of history where it may block.
@@ -280,9 +308,7 @@ impl Node for Ingester {
 
     fn read(&self, request: ReadRequest) -> Answer<ReadChunk> {
         // Of a tenant that is not known the log may still have trimmed something.
-        let account = self.tenants.get(&request.tenant).map(|tenant| Arc::clone(&tenant.account));
-        let account = account.unwrap_or_else(|| Arc::new(Account::new(request.tenant.clone())));
-        let log = Arc::clone(&self.log);
+        let Everything { log, account, .. } = self.source(&request.tenant);
         self.blocking(move |cancel| read::chunk(&log, &account, &request, cancel))
     }
 
@@ -293,13 +319,9 @@ impl Node for Ingester {
     }
 
     fn samples(&self, request: SamplesRequest) -> Answer<Sampled> {
-        // Of a tenant that is not known there are no lines, but the log has a head and a clock all the same.
-        let source = self.tenants.get(&request.tenant).map(|tenant| self.source(&tenant));
-        let (log, seed) = (Arc::clone(&self.log), self.seed);
-        self.blocking(move |cancel| match source {
-            Some(source) => read::samples(&source, &request, seed, cancel),
-            None => Ok(read::no_samples(&log, &request)),
-        })
+        let seed = self.seed;
+        let tenant = request.tenant.clone();
+        self.search(&tenant, move |source, cancel| read::samples(source, &request, seed, cancel))
     }
 
     fn labels(&self, request: LabelsRequest) -> Answer<Partial<Vec<String>>> {
