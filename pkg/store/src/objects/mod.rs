@@ -210,7 +210,8 @@ impl Objects {
             }
             Err(Failure::Taken) => Ok(Put::Conflict),
             Err(failure) => {
-                Err(failure.into_error(&format!("{} {}", Operation::PutIf.word(), self.url_of(path)), &self.url_of(path)))
+                Err(failure
+                    .into_error(&format!("{} {}", Operation::PutIf.word(), self.url_of(path)), &self.url_of(path)))
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Each backend by the same expectations, then what only a server can do to us.
 
+#![expect(clippy::single_range_in_vec_init, reason = "one range is asked for")]
+
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -295,7 +297,10 @@ async fn what_will_not_work_is_told_at_once_with_a_hint() {
         [missing.get("x").await.err(), missing.probe().await.err(), missing.put("x", vec![bytes("x")]).await.err()];
     for error in errors {
         let error = error.unwrap();
-        assert!(matches!(error, Error::Unavailable { .. }) && error.to_string().contains("bucket does not exist"), "{error}");
+        assert!(
+            matches!(error, Error::Unavailable { .. }) && error.to_string().contains("bucket does not exist"),
+            "{error}"
+        );
     }
     let mut options = server.options();
     options.secret_access_key = Some(super::Secret("wrong".to_owned()));

@@ -42,7 +42,7 @@ pub(super) async fn put_in_parts(
         .await;
     let ended = match sent {
         Ok(parts) => complete(inner, store, path, location, &id, &parts, chunks).await,
-        Err(failure) => Err(failure),
+        Err(failure) => Err(known(failure, begin().what())),
     };
     if ended.is_err() {
         let aborted = begin().once(store.abort_multipart(location, &id)).await;
