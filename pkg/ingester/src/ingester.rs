@@ -141,12 +141,17 @@ impl Ingester {
         recover::recover(self)
     }
 
-    /// From now on what is accepted goes into blocks, and searches find it there. To be called once, after [`Ingester::recover`], within a
+    /// What is accepted goes into blocks, from when the ingester is ready, and searches find it there. To be called once and within a
     /// runtime. It is for an ingester with a write-ahead log: one in memory forgets what was not put into blocks soon enough.
     pub fn attach(&self, store: Store, pager: PagerConfig) {
         self.store.get_or_init(|| {
             let (log, catalog) = (Arc::clone(&self.log), Arc::clone(&store.catalog));
-            Attached { pager: Pager::start(log, catalog, pager, Arc::clone(&self.clock)), store }
+            let mut readiness = self.readiness.subscribe();
+            let ready = async move {
+                // If it never gets ready there is nothing to page.
+                let _gone = readiness.wait_for(|is_ready| *is_ready).await;
+            };
+            Attached { pager: Pager::start(log, catalog, pager, Arc::clone(&self.clock), ready), store }
         });
     }
 
@@ -195,7 +200,7 @@ impl Ingester {
         answer
     }
 
-    /// Adds the ingester's metrics to a registry.
+    /// Adds the ingester's metrics to a registry, and those of its store if it has one by now.
     pub fn register_metrics(&self, registry: &mut Registry) {
         self.metrics.register(registry);
         let (log, readiness) = (Arc::clone(&self.log), Arc::clone(&self.readiness));
@@ -203,6 +208,12 @@ impl Ingester {
             self.wal_metrics.register(registry);
         }
         registry.register_collector(Box::new(LogCollector { log, readiness }));
+        if let Some(attached) = self.store.get() {
+            attached.pager.register_metrics(registry);
+            attached.store.history.register(registry);
+            attached.store.catalog.register(registry);
+            attached.store.catalog.objects().register(registry);
+        }
     }
 
     /// Refuses pushes from now on; follows end once they have yielded everything.

@@ -143,12 +143,13 @@ struct Waiter {
 }
 
 impl Pager {
-    /// Starts to page. Needs a runtime.
+    /// Starts to page once `ready` has come true. Needs a runtime.
     pub(crate) fn start(
         log: Arc<ArrivalLog>,
         catalog: Arc<Catalog>,
         config: PagerConfig,
         clock: Arc<dyn Clock>,
+        ready: impl Future<Output = ()> + Send + 'static,
     ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let metrics = Metrics::new();
@@ -172,7 +173,11 @@ impl Pager {
             waiting: Mutex::default(),
             failure: Mutex::default(),
         });
-        let task = tokio::spawn(run(Arc::clone(&shared)));
+        let work = run(Arc::clone(&shared));
+        let task = tokio::spawn(async move {
+            ready.await;
+            work.await;
+        });
         Self { shared, task: Mutex::new(Some(task)) }
     }
 

@@ -152,6 +152,12 @@ impl Objects {
         !self.0.writable
     }
 
+    /// Whether a read costs little beyond its bytes: it is a folder, or memory.
+    #[must_use]
+    pub fn is_near(&self) -> bool {
+        matches!(self.0.place.scheme, Scheme::Folder | Scheme::Memory)
+    }
+
     /// Adds what is counted here.
     pub fn register(&self, registry: &mut Registry) {
         self.0.metrics.register(registry);
