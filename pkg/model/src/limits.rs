@@ -73,6 +73,22 @@ pub struct Limits {
     pub volume_enabled: bool,
     /// Most series of a volume answer.
     pub volume_max_series: usize,
+    /// How long lines are kept; zero = for ever.
+    pub retention_period: Duration,
+    /// How long lines of some streams are kept.
+    pub retention_stream: Vec<StreamRetention>,
+}
+
+/// A rule of [`Limits::retention_stream`]. Of those that match a stream the one with the highest priority holds, of those the shortest
+/// period.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamRetention {
+    /// A stream selector.
+    pub selector: String,
+    /// Rules with a higher one come first.
+    pub priority: i64,
+    /// How long the lines are kept; zero = for ever.
+    pub period: Duration,
 }
 
 impl Limits {
@@ -168,6 +184,8 @@ impl Default for Limits {
             max_concurrent_tail_requests: 10,
             volume_enabled: true,
             volume_max_series: 1000,
+            retention_period: Duration::ZERO,
+            retention_stream: Vec::new(),
         }
     }
 }
