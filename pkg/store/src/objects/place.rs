@@ -121,7 +121,16 @@ mod tests {
 
     #[test]
     fn what_is_no_url_is_refused() {
-        for url in ["", "ftp://x/y", "s3://", "s3:bucket", "s3://key:secret@bucket/x", "s3://b/a?x=1", "s3://b/a/../c", "file://here"] {
+        for url in [
+            "",
+            "ftp://x/y",
+            "s3://",
+            "s3:bucket",
+            "s3://key:secret@bucket/x",
+            "s3://b/a?x=1",
+            "s3://b/a/../c",
+            "file://here",
+        ] {
             let error = Place::parse(url).unwrap_err();
             assert!(matches!(error, Error::Config { .. }), "{url}: {error}");
             assert!(!error.to_string().is_empty());
