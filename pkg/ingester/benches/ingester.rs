@@ -66,7 +66,7 @@ fn ingester() -> Arc<Ingester> {
         per_stream_rate_limit_burst: 1 << 50,
         ..Limits::default()
     };
-    Ingester::new(Config { log_memory_bytes: 64 << 20 }, Arc::new(Arc::new(limits)), Arc::new(SystemClock))
+    Ingester::new(Config { log_memory_bytes: 64 << 20, wal: None }, Arc::new(Arc::new(limits)), Arc::new(SystemClock))
 }
 
 fn tenant() -> TenantId {
@@ -93,7 +93,7 @@ fn push_1000_lines(bencher: Bencher<'_, '_>, metadata: bool) {
     bencher
         .counter(ItemsCount::new(LINES))
         .with_inputs(|| push(Timestamp::now().nanos(), metadata))
-        .bench_local_values(|push| ingester.push(&tenant, push).expect("accepted"));
+        .bench_local_values(|push| accept(&ingester, &tenant, push));
 }
 
 /// The same with tails that concern some or all of the push, none of which is read.
@@ -105,7 +105,7 @@ fn push_1000_lines_with_groups(bencher: Bencher<'_, '_>, groups: usize) {
     bencher
         .counter(ItemsCount::new(LINES))
         .with_inputs(|| push(Timestamp::now().nanos(), false))
-        .bench_local_values(|push| ingester.push(&tenant, push).expect("accepted"));
+        .bench_local_values(|push| accept(&ingester, &tenant, push));
 }
 
 /// One line per push.
@@ -122,7 +122,7 @@ fn push_1_line(bencher: Bencher<'_, '_>) {
             push.entries.truncate(1);
             push
         })
-        .bench_local_values(|push| ingester.push(&tenant, push).expect("accepted"));
+        .bench_local_values(|push| accept(&ingester, &tenant, push));
 }
 
 /// A pushed batch evaluated for one follow: every line matches, or none does.
@@ -137,7 +137,7 @@ fn follow_1000_lines(bencher: Bencher<'_, '_>, matching: bool) {
         .counter(ItemsCount::new(LINES))
         .with_inputs(|| {
             while ready().is_some() {}
-            ingester.push(&tenant, push(Timestamp::now().nanos(), false)).expect("accepted")
+            accept(&ingester, &tenant, push(Timestamp::now().nanos(), false))
         })
         .bench_local_values(|_| black_box(ready()));
 }
@@ -148,7 +148,7 @@ fn select_from_200_batches(bencher: Bencher<'_, '_>, matching: bool) {
     let runtime = tokio::runtime::Builder::new_multi_thread().build().expect("a runtime");
     let (ingester, tenant) = (ingester(), tenant());
     for _ in 0..200 {
-        ingester.push(&tenant, push(Timestamp::now().nanos(), false)).expect("accepted");
+        accept(&ingester, &tenant, push(Timestamp::now().nanos(), false));
     }
     let query = query(".+", Some(if matching { "served" } else { "needle" }));
     let request = SelectRequest {

@@ -177,6 +177,17 @@ impl Entries {
         u64::from(entry.line_len) + metadata.sum::<usize>() as u64
     }
 
+    /// A push with some of the entries: streams of (label text, entries).
+    ///
+    /// # Errors
+    /// There is too much of it for a push.
+    pub fn extract<'a>(
+        &self,
+        streams: impl IntoIterator<Item = (&'a [u8], &'a [EntrySpan])>,
+    ) -> Result<Push, tailwater_wire::Error> {
+        tailwater_wire::push::extract(&self.push, streams)
+    }
+
     /// Names the content of an entry for comparison with others: its line and its metadata.
     #[must_use]
     pub fn content_key(&self, entry: &EntrySpan, seed: u64) -> u128 {

@@ -86,6 +86,18 @@ impl Error {
         }
     }
 
+    /// What the operating system said while something was done; a full disk is told apart.
+    pub(crate) fn io(what: impl Into<String>, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { what: what.into() },
+            _ => Self::Io { what: what.into(), source },
+        }
+    }
+
+    pub(crate) fn unavailable(what: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Unavailable { what: what.into(), reason: reason.into() }
+    }
+
     pub(crate) fn corrupt(what: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::Corrupt { what: what.into(), reason: reason.into() }
     }

@@ -9,6 +9,7 @@ pub mod housekeeping;
 pub mod objects;
 pub mod scan;
 mod stream;
+pub mod wal;
 
 pub use error::{Error, Kind};
 pub use stream::{ByStream, Stream};

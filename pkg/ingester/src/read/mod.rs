@@ -6,8 +6,7 @@ mod chunk;
 use std::sync::Arc;
 
 use tailwater_model::LogId;
-use tailwater_store::entries::Entries;
-use tailwater_store::scan::{self, Cancel, Source};
+use tailwater_store::scan::{self, Cancel, Source, Unit};
 use tailwater_wire::node::{Answer, NodeError, Sampled, SamplesRequest};
 use tokio::sync::Semaphore;
 
@@ -22,8 +21,12 @@ pub(crate) struct InLog {
 }
 
 impl Source for InLog {
-    fn collect(&self, positions: (u64, u64), times: (i64, i64)) -> Vec<Arc<Entries>> {
-        self.log.collect(&self.account, positions, times)
+    fn log(&self) -> LogId {
+        self.log.id()
+    }
+
+    fn collect(&self, positions: (u64, u64), times: (i64, i64)) -> Result<Vec<Unit>, NodeError> {
+        Ok(self.log.look(&self.account, positions, times).units)
     }
 }
 
@@ -44,8 +47,9 @@ pub(crate) fn samples(
 }
 
 /// The answer for a tenant that has no lines.
-pub(crate) fn no_samples(log: &ArrivalLog, as_of: u64) -> Sampled {
-    let (head, ()) = log.with_head(&Account::default(), || ());
+pub(crate) fn no_samples(log: &ArrivalLog, request: &SamplesRequest) -> Sampled {
+    let as_of = request.as_of;
+    let (head, ()) = log.with_head(&Account::new(request.tenant.clone()), || ());
     Sampled { through: as_of.min(head.seq), watermark: head.watermark, ..Sampled::default() }
 }
 
@@ -62,7 +66,7 @@ impl Drop for CancelOnDrop {
 pub(crate) fn blocking<T: Send + 'static>(
     permits: Arc<Semaphore>,
     log: LogId,
-    work: impl FnOnce(&Cancel) -> T + Send + 'static,
+    work: impl FnOnce(&Cancel) -> Result<T, NodeError> + Send + 'static,
 ) -> Answer<T> {
     let unavailable = move |reason: String| NodeError::Unavailable { log, reason };
     Box::pin(async move {
@@ -77,6 +81,6 @@ pub(crate) fn blocking<T: Send + 'static>(
         })
         .await;
         drop(guard);
-        answer.map_err(|e| unavailable(e.to_string()))
+        answer.map_err(|e| unavailable(e.to_string()))?
     })
 }

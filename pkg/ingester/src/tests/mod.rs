@@ -116,7 +116,8 @@ impl Bench {
     fn with_memory(limits: Limits, log_memory_bytes: usize) -> Self {
         let clock = Arc::new(TestClock(AtomicI64::new(NOW)));
         let limits = Arc::new(Arc::new(limits));
-        Self { ingester: Ingester::new(Config { log_memory_bytes }, limits, Arc::<TestClock>::clone(&clock)), clock }
+        let config = Config { log_memory_bytes, wal: None };
+        Self { ingester: Ingester::new(config, limits, Arc::<TestClock>::clone(&clock)), clock }
     }
 
     fn advance(&self, nanos: i64) {
@@ -124,7 +125,12 @@ impl Bench {
     }
 
     fn push(&self, streams: &[(&str, &[TestEntry<'_>])]) -> Result<Accepted, PushError> {
-        self.ingester.push(&tenant("t"), push_of(streams))
+        self.push_to(&tenant("t"), push_of(streams))
+    }
+
+    /// A push whose fate is known at once.
+    fn push_to(&self, tenant: &TenantId, push: Push) -> Result<Accepted, PushError> {
+        self.ingester.push(tenant, push, None).now_or_never().expect("nothing is waited for")
     }
 
     fn follow(&self, query: &Arc<LogQuery>, after: u64) -> Follow {

@@ -186,7 +186,7 @@ async fn run(memory: usize, ops: Vec<Op>) {
                 };
                 let taken: Vec<_> = streams.iter().map(take).collect();
                 let parts: Vec<_> = taken.iter().map(|(stream, entries)| (*stream, entries.as_slice())).collect();
-                let accepted = bench.ingester.push(&tenants[tenant], push_of(&parts)).unwrap();
+                let accepted = bench.push_to(&tenants[tenant], push_of(&parts)).unwrap();
                 model.batches.push(pushed);
                 assert_eq!(accepted.seq, Some(model.batches.len() as u64));
             }
@@ -222,7 +222,7 @@ async fn run(memory: usize, ops: Vec<Op>) {
                 let read = |after| {
                     let (tenant, query) = (tenants[tenant].clone(), Arc::clone(&queries[query]));
                     let request = ReadRequest { tenant, query, detect_level: false, after, through, max_bytes };
-                    crate::read::chunk(&log, &of.account, &request, &tailwater_store::scan::Cancel::default())
+                    crate::read::chunk(&log, &of.account, &request, &tailwater_store::scan::Cancel::default()).unwrap()
                 };
                 model.check_read((tenant, query), after, through, read, trimmed());
             }

@@ -103,7 +103,7 @@ impl Bench {
         });
         let streams: Vec<_> = streams.filter(|(_, entries)| !entries.is_empty()).collect();
         let parts: Vec<_> = streams.iter().map(|(labels, entries)| (labels.as_str(), entries.as_slice())).collect();
-        self.ingester.push(&tenant(TENANTS[*tenant_of]), push_of(&parts)).unwrap().seq
+        self.push_to(&tenant(TENANTS[*tenant_of]), push_of(&parts)).unwrap().seq
     }
 }
 
@@ -216,7 +216,7 @@ fn push_many(bench: &Bench, count: i64) {
     for i in 0..count {
         let line = format!("{i:0100}");
         let stream: &[TestEntry<'_>] = &[(at(i), &line, &[])];
-        bench.ingester.push(&tenant(TENANTS[i as usize % 2]), push_of(&[(r#"{app="a"}"#, stream)])).unwrap();
+        bench.push_to(&tenant(TENANTS[i as usize % 2]), push_of(&[(r#"{app="a"}"#, stream)])).unwrap();
     }
 }
 

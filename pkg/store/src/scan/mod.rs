@@ -6,6 +6,8 @@ mod patterns;
 mod samples;
 mod select;
 mod streams;
+mod trouble;
+mod unit;
 mod volume;
 
 use std::sync::Arc;
@@ -13,20 +15,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tailwater_wire::node::Scanned;
 
-use crate::entries::Entries;
-
 pub use evaluator::Evaluator;
 pub use patterns::patterns;
 pub use samples::samples;
 pub use select::select;
 pub use streams::{labels, series, stats};
+pub use unit::{Source, Stretch, Unit};
 pub use volume::volume;
-
-/// What can be searched: the entries of one tenant.
-pub trait Source: Sync {
-    /// The entries of the batches after the first position and up to the second that may hold a timestamp between the two, inclusive.
-    fn collect(&self, positions: (u64, u64), times: (i64, i64)) -> Vec<Arc<Entries>>;
-}
 
 /// Most workers of a read.
 const MAX_WORKERS: usize = 8;

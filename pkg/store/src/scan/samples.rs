@@ -11,7 +11,7 @@
 //! * Memory: that of the answer, once per worker, and of the entries that may have an equal, together within the request's bound.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
@@ -20,7 +20,8 @@ use tailwater_model::{Labels, Timestamp};
 use tailwater_wire::node::{Late, NodeError, Sampled, SamplesRequest, Scanned};
 use tailwater_wire::push::EntrySpan;
 
-use super::{Cancel, Source, Totals, workers};
+use super::trouble::Troubles;
+use super::{Cancel, Source, Totals, Unit, workers};
 use crate::ByStream;
 use crate::entries::{Entries, Run};
 
@@ -57,7 +58,7 @@ type Spans = Vec<(i64, i64)>;
 /// See [`tailwater_wire::node::Node::samples`]. `answer` has what is known beforehand: how far the read goes, and what was trimmed.
 ///
 /// # Errors
-/// [`NodeError::TooLarge`] if the request's memory does not suffice.
+/// [`NodeError::TooLarge`] if the request's memory does not suffice, [`NodeError::Unavailable`] if something cannot be reached.
 pub fn samples(
     source: &dyn Source,
     request: &SamplesRequest,
@@ -69,15 +70,18 @@ pub fn samples(
     let settled = request.settled.map_or(i64::MIN, Timestamp::nanos);
     // What is late counts however old it is.
     let first = if settled < first { first.max(request.from.nanos()) } else { first };
-    let mut batches = source.collect((request.after, answer.through), (first, last));
-    let low = batches.iter().map(|batch| batch.min).min().unwrap_or(i64::MAX).max(first);
-    let high = batches.iter().map(|batch| batch.max).max().unwrap_or(i64::MIN).min(last);
-    let mut known = source.collect((0, request.after), (low, high));
+    let mut units = source.collect((request.after, answer.through), (first, last))?;
+    let low = units.iter().map(Unit::min).min().unwrap_or(i64::MAX).max(first);
+    let high = units.iter().map(Unit::max).max().unwrap_or(i64::MIN).min(last);
+    // Who begins has seen nothing.
+    let begins = request.after == 0 && request.settled.is_none();
+    let mut known = if begins { Vec::new() } else { source.collect((0, request.after), (low, high))? };
     let new = known.len();
-    known.append(&mut batches);
-    let batches = known;
+    known.append(&mut units);
+    let units = known;
     let mut matching = Matching::new(request);
-    let spans = spans(&batches, &mut matching, (low, high), cancel);
+    let troubles = Troubles::new(source.log());
+    let spans = spans(&units, &mut matching, (low, high), cancel, &troubles);
     let collection = Collection {
         request,
         bounds: (first, last),
@@ -85,7 +89,7 @@ pub fn samples(
         settled,
         seed,
         cancel,
-        batches: &batches[new..],
+        units: &units[new..],
         next: AtomicUsize::new(0),
         spans,
         met: Met::default(),
@@ -93,9 +97,10 @@ pub fn samples(
         full: AtomicBool::new(false),
         late: Mutex::default(),
         scanned: Totals::default(),
+        troubles,
     };
-    collection.meet(&batches[..new], &mut matching);
-    let lines = batches[new..].iter().map(|batch| batch.lines()).sum();
+    collection.meet(&units[..new], &mut matching);
+    let lines = units[new..].iter().map(Unit::lines).sum();
     let found = workers(lines, || collection.work());
     answer.scanned = collection.scanned.sum();
     answer.late = *collection.late.lock();
@@ -103,6 +108,7 @@ pub fn samples(
     if collection.full.load(Ordering::Relaxed) {
         return Err(too_large);
     }
+    answer.warnings = collection.troubles.settle()?;
     answer.series = merge(found, request.max_bytes).map_err(|Full { .. }| too_large)?;
     Ok(answer)
 }
@@ -149,20 +155,27 @@ impl<'a> Matching<'a> {
 /// Where runs of a selected stream overlap those before them: only there may an entry have an equal in another run. Streams go by their
 /// hash, since one that was forgotten and came back is another; streams that share a hash only cause more comparing.
 fn spans(
-    batches: &[Arc<Entries>],
+    units: &[Unit],
     matching: &mut Matching<'_>,
     (first, last): (i64, i64),
     cancel: &Cancel,
+    troubles: &Troubles,
 ) -> ByStream<Spans> {
     let mut highest: ByStream<i64> = ByStream::default();
     let mut spans: ByStream<Spans> = ByStream::default();
-    for batch in batches.iter().take_while(|_| !cancel.is_set()) {
-        for run in batch.runs.iter().filter(|run| run.overlaps(first, last) && matching.selects(run)) {
-            let known = highest.entry(run.stream.hash).or_insert(i64::MIN);
-            if run.min <= *known && *known != i64::MIN {
-                spans.entry(run.stream.hash).or_default().push((run.min, run.max.min(*known)));
+    for unit in units.iter().take_while(|_| !cancel.is_set()) {
+        let visited = unit.visit(|batch| {
+            for run in batch.runs.iter().filter(|run| run.overlaps(first, last) && matching.selects(run)) {
+                let known = highest.entry(run.stream.hash).or_insert(i64::MIN);
+                if run.min <= *known && *known != i64::MIN {
+                    spans.entry(run.stream.hash).or_default().push((run.min, run.max.min(*known)));
+                }
+                *known = (*known).max(run.max);
             }
-            *known = (*known).max(run.max);
+            if cancel.is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        if let Err(error) = visited {
+            troubles.note(&error);
         }
     }
     for of_stream in spans.values_mut() {
@@ -210,7 +223,7 @@ struct Collection<'a> {
     settled: i64,
     seed: u64,
     cancel: &'a Cancel,
-    batches: &'a [Arc<Entries>],
+    units: &'a [Unit],
     next: AtomicUsize,
     spans: ByStream<Spans>,
     met: Met,
@@ -220,6 +233,7 @@ struct Collection<'a> {
     full: AtomicBool,
     late: Mutex<Late>,
     scanned: Totals,
+    troubles: Troubles,
 }
 
 /// What one worker has.
@@ -244,20 +258,36 @@ struct Stop;
 
 impl Collection<'_> {
     /// Remembers the entries of batches that were looked at earlier, as far as later ones may equal them.
-    fn meet(&self, batches: &[Arc<Entries>], matching: &mut Matching<'_>) {
+    fn meet(&self, units: &[Unit], matching: &mut Matching<'_>) {
         if self.spans.is_empty() {
             return;
         }
-        for batch in batches.iter().take_while(|_| !self.cancel.is_set()) {
-            for run in batch.runs.iter().filter(|run| matching.selects(run)) {
-                let Some(spans) = self.spans.get(&run.stream.hash) else { continue };
-                for entry in batch.entries(run).iter().filter(|entry| in_spans(spans, entry.timestamp)) {
-                    if self.met.insert(batch, run, entry, self.seed) && self.take_exactly(MET_COST).is_err() {
-                        return;
-                    }
+        for unit in units.iter().take_while(|_| !self.ends()) {
+            let visited = unit.visit(|batch| match self.meet_batch(batch, matching) {
+                Ok(()) if !self.ends() => ControlFlow::Continue(()),
+                _ => ControlFlow::Break(()),
+            });
+            if let Err(error) = visited {
+                self.troubles.note(&error);
+            }
+        }
+    }
+
+    fn meet_batch(&self, batch: &Entries, matching: &mut Matching<'_>) -> Result<(), Stop> {
+        for run in batch.runs.iter().filter(|run| matching.selects(run)) {
+            let Some(spans) = self.spans.get(&run.stream.hash) else { continue };
+            for entry in batch.entries(run).iter().filter(|entry| in_spans(spans, entry.timestamp)) {
+                if self.met.insert(batch, run, entry, self.seed) {
+                    self.take_exactly(MET_COST)?;
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Whether nothing more is of use.
+    fn ends(&self) -> bool {
+        self.cancel.is_set() || self.full.load(Ordering::Relaxed) || self.troubles.failed()
     }
 
     fn work(&self) -> Vec<(Labels, Column)> {
@@ -275,9 +305,16 @@ impl Collection<'_> {
             scanned: Scanned::default(),
             unlooked: 0,
         };
-        while let Some(batch) = self.batches.get(self.next.fetch_add(1, Ordering::Relaxed)) {
-            if self.cancel.is_set() || self.full.load(Ordering::Relaxed) || self.look(batch, &mut worker).is_err() {
+        while let Some(unit) = self.units.get(self.next.fetch_add(1, Ordering::Relaxed)) {
+            if self.ends() {
                 break;
+            }
+            let visited = unit.visit(|batch| match self.look(batch, &mut worker) {
+                Ok(()) if !self.ends() => ControlFlow::Continue(()),
+                _ => ControlFlow::Break(()),
+            });
+            if let Err(error) = visited {
+                self.troubles.note(&error);
             }
         }
         self.scanned.add(worker.scanned);

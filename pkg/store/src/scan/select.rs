@@ -4,21 +4,23 @@
 //! * The answer is that of a plain look at every line: sort by timestamp in the direction, then by ascending stream hash, then by
 //!   place in the log in the direction; entries equal in stream, timestamp, line and metadata count once, at their first place; then take
 //!   `limit`.
-//! * Batches are looked at in the order of their best timestamp. Once `limit` lines are known, the worst of them is a bound: batches, runs
+//! * Units are looked at in the order of their best timestamp. Once `limit` lines are known, the worst of them is a bound: units, runs
 //!   and entries beyond it are passed over. Workers share the bound.
 //! * Memory: at most about twice `limit` lines per worker, plus as many as share one timestamp with the worst, up to [`MAX_TIES`].
 
 use std::cmp::Ordering as Order;
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use tailwater_model::{LabelSet, Labels, Timestamp};
-use tailwater_wire::node::{Direction, MatchedLine, Scanned, SelectRequest, Selected};
+use tailwater_wire::node::{Direction, MatchedLine, NodeError, Scanned, SelectRequest, Selected};
 use tailwater_wire::push::EntrySpan;
 
-use super::{Cancel, Evaluator, Source, Totals, workers};
+use super::trouble::Troubles;
+use super::{Cancel, Evaluator, Source, Totals, Unit, workers};
 use crate::entries::{Entries, Place, Run};
 
 /// Lines beyond the limit that are kept because they tie with the worst: an earlier equal entry may still turn up and take their place.
@@ -51,37 +53,41 @@ struct Search<'a> {
     seed: u64,
     cancel: &'a Cancel,
     /// Best first.
-    batches: Vec<Arc<Entries>>,
+    units: Vec<Unit>,
     next: AtomicUsize,
     /// Lines worse than this timestamp cannot be answered.
     bound: AtomicI64,
     scanned: Totals,
+    troubles: Troubles,
 }
 
 /// See [`tailwater_wire::node::Node::select`].
-#[must_use]
-pub fn select(source: &dyn Source, request: &SelectRequest, seed: u64, cancel: &Cancel) -> Selected {
+///
+/// # Errors
+/// [`NodeError::Unavailable`] if something cannot be reached.
+pub fn select(source: &dyn Source, request: &SelectRequest, seed: u64, cancel: &Cancel) -> Result<Selected, NodeError> {
     let (start, end) = (request.start.nanos(), request.end.nanos());
     if request.limit == 0 || start >= end {
-        return Selected::default();
+        return Ok(Selected::default());
     }
-    let mut batches = source.collect((0, request.as_of), (start, end - 1));
+    let mut units = source.collect((0, request.as_of), (start, end - 1))?;
     match request.direction {
-        Direction::Forward => batches.sort_by_key(|b| (b.min, b.place(0))),
-        Direction::Backward => batches.sort_by_key(|b| std::cmp::Reverse((b.max, b.place(0)))),
+        Direction::Forward => units.sort_by_key(Unit::min),
+        Direction::Backward => units.sort_by_key(|unit| std::cmp::Reverse(unit.max())),
     }
-    let lines: u64 = batches.iter().map(|b| b.lines()).sum();
+    let lines: u64 = units.iter().map(Unit::lines).sum();
     let search = Search {
         request,
         seed,
         cancel,
-        batches,
+        units,
         next: AtomicUsize::new(0),
         bound: AtomicI64::new(match request.direction {
             Direction::Forward => i64::MAX,
             Direction::Backward => i64::MIN,
         }),
         scanned: Totals::default(),
+        troubles: Troubles::new(source.log()),
     };
     let found = workers(lines, || search.work());
     search.answer(found.into_iter().flatten().collect())
@@ -94,17 +100,27 @@ impl Search<'_> {
         let mut looks = 0;
         loop {
             let next = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(batch) = self.batches.get(next) else { return found };
+            let Some(unit) = self.units.get(next) else { return found };
             let best = match self.request.direction {
-                Direction::Forward => batch.min,
-                Direction::Backward => batch.max,
+                Direction::Forward => unit.min(),
+                Direction::Backward => unit.max(),
             };
-            if self.is_beyond(best) || self.cancel.is_set() {
+            if self.is_beyond(best) || self.ends() {
                 // So are all that follow.
                 return found;
             }
-            self.look(batch, &mut evaluator, &mut found, &mut looks);
+            let visited = unit.visit(|entries| {
+                self.look(entries, &mut evaluator, &mut found, &mut looks);
+                if self.ends() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            if let Err(error) = visited {
+                self.troubles.note(&error);
+            }
         }
+    }
+
+    fn ends(&self) -> bool {
+        self.cancel.is_set() || self.troubles.failed()
     }
 
     fn look(&self, batch: &Entries, evaluator: &mut Evaluator, found: &mut Vec<Candidate>, looks: &mut u32) {
@@ -223,7 +239,7 @@ impl Search<'_> {
         time.then_with(|| a.stream_hash.cmp(&b.stream_hash)).then_with(|| a.labels_of_stream.cmp(&b.labels_of_stream))
     }
 
-    fn answer(&self, mut found: Vec<Candidate>) -> Selected {
+    fn answer(self, mut found: Vec<Candidate>) -> Result<Selected, NodeError> {
         self.sort(&mut found);
         found.truncate(self.request.limit);
         let mut text = Vec::with_capacity(found.iter().map(|c| c.line.len()).sum());
@@ -245,6 +261,7 @@ impl Search<'_> {
             };
             (matched, line)
         });
-        Selected { lines: lines.collect(), scanned: self.scanned.sum() }
+        let scanned = self.scanned.sum();
+        Ok(Selected { lines: lines.collect(), warnings: self.troubles.settle()?, scanned })
     }
 }

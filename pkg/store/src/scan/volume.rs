@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use tailwater_model::{Labels, Timestamp};
-use tailwater_wire::node::{StreamVolume, VolumeRequest};
+use tailwater_wire::node::{NodeError, Partial, StreamVolume, VolumeRequest};
 
 use super::streams::for_each_run;
 use super::{Cancel, Source};
@@ -21,12 +21,18 @@ fn end_of_step(time: i64, end: i64, step: Option<i64>) -> i64 {
 }
 
 /// See [`tailwater_wire::node::Node::volume`].
-#[must_use]
-pub fn volume(source: &dyn Source, request: &VolumeRequest, cancel: &Cancel) -> Vec<StreamVolume> {
+///
+/// # Errors
+/// [`NodeError::Unavailable`] if something cannot be reached.
+pub fn volume(
+    source: &dyn Source,
+    request: &VolumeRequest,
+    cancel: &Cancel,
+) -> Result<Partial<Vec<StreamVolume>>, NodeError> {
     let series = &request.series;
     let (start, end) = (series.start.nanos(), series.end.nanos());
     let mut streams: HashMap<u64, (Labels, BTreeMap<i64, u64>)> = HashMap::new();
-    for_each_run(source, &series.matchers, (series.start, series.end), cancel, |batch, run| {
+    let warnings = for_each_run(source, &series.matchers, (series.start, series.end), cancel, |batch, run| {
         let inside = batch.entries(run).iter().filter(|e| (start..=end).contains(&e.timestamp));
         // Consecutive entries are mostly of one step.
         let mut current: Option<(i64, u64)> = None;
@@ -50,7 +56,7 @@ pub fn volume(source: &dyn Source, request: &VolumeRequest, cancel: &Cancel) -> 
         if let Some((of, sum)) = current {
             add(of, sum);
         }
-    });
+    })?;
     // A stream that was forgotten and came back has two ids.
     let mut merged: BTreeMap<Labels, BTreeMap<i64, u64>> = BTreeMap::new();
     for (labels, steps) in streams.into_values() {
@@ -63,7 +69,7 @@ pub fn volume(source: &dyn Source, request: &VolumeRequest, cancel: &Cancel) -> 
         labels,
         bytes: steps.into_iter().map(|(step, bytes)| (Timestamp(step), bytes)).collect(),
     };
-    merged.into_iter().map(volume).collect()
+    Ok(Partial { value: merged.into_iter().map(volume).collect(), warnings })
 }
 
 #[cfg(test)]
