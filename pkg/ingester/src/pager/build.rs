@@ -139,7 +139,7 @@ impl Builder {
             let line = batch.line(span);
             let place = batch.place(slot.number);
             writer.entry(&Entry { timestamp: span.timestamp, line, metadata: &metadata, place });
-            bytes += u64::from(span.line_len);
+            bytes += batch.bytes(span);
         }
         Ok(bytes)
     }

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use tailwater_model::{LogId, TenantId};
+use tailwater_model::{LogId, TenantId, Timestamp};
 use ulid::Ulid;
 
 use super::{Day, names};
+use crate::block::{self, Summary};
 
 /// The version of both formats.
 pub const VERSION: u32 = 1;
@@ -60,6 +61,25 @@ pub struct BlockMeta {
 }
 
 impl BlockMeta {
+    /// A block that was built now, under a name of its own.
+    #[must_use]
+    pub fn new(day: Day, built: &Summary, level: u8, created: Timestamp) -> Self {
+        let covered = |of: &block::Covered| Covered { log: of.log, first: of.first, last: of.last };
+        Self {
+            id: Ulid::generate(),
+            day,
+            min: built.min,
+            max: built.max,
+            lines: built.lines,
+            raw_bytes: built.raw_bytes,
+            bytes: built.bytes,
+            streams: built.streams.into(),
+            level,
+            created: created.nanos(),
+            logs: built.logs.iter().map(covered).collect(),
+        }
+    }
+
     /// Its object.
     #[must_use]
     pub fn path(&self, tenant: &TenantId) -> String {
@@ -81,6 +101,29 @@ impl BlockMeta {
     }
 }
 
+/// A block that is listed no more, but whose object is still there for searches that found it before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Removed {
+    /// The block.
+    #[serde(with = "text")]
+    pub id: Ulid,
+    /// Its earliest timestamp.
+    pub min: i64,
+    /// Its latest timestamp.
+    pub max: i64,
+    /// When it was removed, in nanoseconds.
+    pub at: i64,
+}
+
+impl Removed {
+    /// Its object.
+    #[must_use]
+    pub fn path(&self, tenant: &TenantId, day: Day) -> String {
+        names::block_path(tenant, day, self.min, self.max, self.id)
+    }
+}
+
 /// The blocks of a tenant's day.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Manifest {
@@ -88,6 +131,8 @@ pub struct Manifest {
     pub covered: BTreeMap<LogId, u64>,
     /// In the order in which they were added.
     pub blocks: Vec<Arc<BlockMeta>>,
+    /// Blocks that are not, but whose objects are still to be deleted.
+    pub removed: Vec<Removed>,
 }
 
 /// The days that a tenant has blocks in, or has had.
@@ -159,6 +204,8 @@ struct ManifestJson {
     covered: BTreeMap<String, u64>,
     #[serde(serialize_with = "serialize_shared", deserialize_with = "deserialize_shared")]
     blocks: Vec<Arc<BlockMeta>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    removed: Vec<Removed>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -197,7 +244,7 @@ impl Document for Manifest {
             Ok(log) => Ok((log, seq)),
             Err(_) => Err(Fault::Damaged(format!("'{log}' is no log id"))),
         });
-        Ok(Self { covered: covered.collect::<Result<_, _>>()?, blocks: json.blocks })
+        Ok(Self { covered: covered.collect::<Result<_, _>>()?, blocks: json.blocks, removed: json.removed })
     }
 
     fn to_bytes(&self, owner: Owner<'_>, change: Ulid) -> Bytes {
@@ -208,12 +255,13 @@ impl Document for Manifest {
             change,
             covered: self.covered.iter().map(|(log, seq)| (log.to_string(), *seq)).collect(),
             blocks: self.blocks.clone(),
+            removed: self.removed.clone(),
         };
         Bytes::from(serde_json::to_vec(&json).expect("plain data with text keys is always JSON"))
     }
 
     fn weight(&self) -> usize {
-        1 + self.blocks.len()
+        1 + self.blocks.len() + self.removed.len() / 4
     }
 }
 
@@ -309,7 +357,7 @@ mod tests {
         let (tenant, day) = (tenant(), Day::of(-1));
         let owner = Owner { tenant: &tenant, day: Some(day) };
         let manifest =
-            Manifest { covered: BTreeMap::from([(LogId::from_u128(5), 9)]), blocks: vec![Arc::new(block(1, day))] };
+            Manifest { covered: BTreeMap::from([(LogId::from_u128(5), 9)]), blocks: vec![Arc::new(block(1, day))], removed: Vec::new() };
         let bytes = manifest.to_bytes(owner, Ulid(2));
         let text = std::str::from_utf8(&bytes).unwrap();
         assert_eq!(

@@ -42,7 +42,7 @@ mod slots;
 mod tests;
 
 pub use day::{Day, DayError};
-pub use manifest::{BlockMeta, Covered, Days, Manifest, VERSION};
+pub use manifest::{BlockMeta, Covered, Days, Manifest, Removed, VERSION};
 
 use manifest::{Document, Fault, Owner};
 use metrics::Metrics;
@@ -98,6 +98,10 @@ pub struct Change {
     pub add: Vec<BlockMeta>,
     /// Blocks that are to be listed no more. All of them must be listed.
     pub remove: Vec<Ulid>,
+    /// When, in nanoseconds. They stay in [`Manifest::removed`] with it, until their objects are deleted.
+    pub removed_at: i64,
+    /// Removed blocks whose objects are deleted, and that need not be remembered any more.
+    pub purge: Vec<Ulid>,
     /// What the new blocks cover.
     pub covered: Option<Advance>,
 }
@@ -363,7 +367,7 @@ impl Catalog {
         let slot = self.days.slot(&(tenant.clone(), day));
         let _turn = slot.turn.lock().await;
         let held = self.sound(slot.fetch(&self.objects, &path, owner).await?, &path)?;
-        if !held.value.blocks.is_empty() {
+        if !held.value.blocks.is_empty() || !held.value.removed.is_empty() {
             return Ok(false);
         }
         self.change_days(tenant, |days| days.remove(&day)).await?;
@@ -507,6 +511,10 @@ impl Change {
             next.covered.insert(log, actual.max(to));
         }
         let remove: HashSet<_> = self.remove.iter().copied().collect();
+        next.removed.retain(|block| !self.purge.contains(&block.id));
+        let removed = next.blocks.iter().filter(|block| remove.contains(&block.id));
+        let removed = removed.map(|b| Removed { id: b.id, min: b.min, max: b.max, at: self.removed_at });
+        next.removed.extend(removed);
         next.blocks.retain(|block| !remove.contains(&block.id));
         if manifest.blocks.len() - next.blocks.len() != remove.len() {
             let listed: HashSet<_> = manifest.blocks.iter().map(|block| block.id).collect();

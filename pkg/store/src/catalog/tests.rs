@@ -167,7 +167,7 @@ async fn race(objects: &Objects, writers: u128, rounds: u64) {
                         merged.lines = old.iter().map(|block| block.lines).sum();
                         merged.logs = old.iter().flat_map(|block| block.logs.clone()).collect();
                         let remove = old.iter().map(|block| block.id).collect();
-                        let change = Change { add: vec![merged], remove, covered: None };
+                        let change = Change { add: vec![merged], remove, ..Change::default() };
                         let _won_or_not = catalog.commit(&t, d, &change).await.unwrap();
                     }
                 }
@@ -344,8 +344,15 @@ async fn a_day_without_blocks_can_be_dropped() {
     let catalog = exclusive(&objects);
     let _done = catalog.commit(&t, d, &cut(1, d, log(1), 0, 5)).await.unwrap();
     assert!(!catalog.drop_day(&t, d).await.unwrap());
-    let _done = catalog.commit(&t, d, &Change { remove: vec![Ulid(1)], ..Change::default() }).await.unwrap();
+    let change = Change { remove: vec![Ulid(1)], removed_at: 7, ..Change::default() };
+    let _done = catalog.commit(&t, d, &change).await.unwrap();
     assert_eq!(catalog.covered(&t, d, log(1)).await.unwrap(), 5, "what was covered stays so without its blocks");
+    let removed = catalog.manifest(&t, d).await.unwrap().removed.clone();
+    assert_eq!(removed, [Removed { id: Ulid(1), min: 0, max: 1, at: 7 }]);
+    assert_eq!(exclusive(&objects).manifest(&t, d).await.unwrap().removed, removed, "also for others, and later");
+    assert!(!catalog.drop_day(&t, d).await.unwrap(), "there is an object to be deleted");
+    let _done = catalog.commit(&t, d, &Change { purge: vec![Ulid(1)], ..Change::default() }).await.unwrap();
+    assert!(catalog.manifest(&t, d).await.unwrap().removed.is_empty());
     assert!(!shared(&objects).drop_day(&t, d).await.unwrap());
     assert!(catalog.drop_day(&t, d).await.unwrap());
     assert!(catalog.days(&t).await.unwrap().0.is_empty());

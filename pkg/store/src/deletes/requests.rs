@@ -19,6 +19,7 @@ use ulid::Ulid;
 
 use super::{Deletion, MAX_REQUESTS, Request, Status};
 use crate::Error;
+use crate::catalog::names;
 use crate::objects::{Objects, Put, Version};
 
 /// How long the requests of a tenant are remembered before the object is looked at again: others may have changed it.
@@ -223,7 +224,12 @@ impl Deletes {
 
     /// Whether a request can no longer be cancelled.
     pub(crate) fn is_due(&self, request: &Request, now: Timestamp) -> bool {
-        request.status == Status::Received && now.since(Timestamp(request.created_at)) >= self.cancel_period
+        request.status == Status::Received && now >= self.deadline(request)
+    }
+
+    /// Until when a request can be cancelled.
+    pub(crate) fn deadline(&self, request: &Request) -> Timestamp {
+        Timestamp(request.created_at).saturating_add(self.cancel_period)
     }
 
     /// Marks requests processed; those that were cancelled meanwhile are none any more.
@@ -327,7 +333,7 @@ enum Change<T> {
 }
 
 fn path(tenant: &TenantId) -> String {
-    format!("{tenant}/deletes.json")
+    format!("{}/deletes.json", names::tenant_folder(tenant))
 }
 
 impl fmt::Debug for Deletes {

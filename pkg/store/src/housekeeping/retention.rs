@@ -5,10 +5,12 @@
 //!
 //! Days expire as a whole, when their end is as old as the period: a line is kept for its period and up to a day more.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tailwater_logql::matchers::Matchers;
-use tailwater_model::{Labels, Timestamp};
+use tailwater_model::{Labels, Limits, StreamRetention, Timestamp};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::catalog::Day;
 
@@ -24,12 +26,14 @@ pub struct StreamRule {
 }
 
 /// How long the lines of a tenant are kept.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Retention {
     /// Lines of streams without a rule; zero: for ever.
     pub period: Duration,
     /// Rules of streams.
-    pub streams: Vec<StreamRule>,
+    pub streams: Arc<[StreamRule]>,
+    /// Differs where the rules do.
+    fingerprint: u64,
 }
 
 /// What retention leaves of a day.
@@ -44,6 +48,25 @@ pub(super) enum Left {
 }
 
 impl Retention {
+    /// The periods among a tenant's limits.
+    ///
+    /// # Errors
+    /// A selector cannot be understood.
+    pub fn new(limits: &Limits) -> Result<Self, tailwater_logql::Error> {
+        let rule = |rule: &StreamRetention| {
+            let matchers = Matchers::new(&tailwater_logql::parse_selector(&rule.selector)?)?;
+            Ok(StreamRule { matchers, priority: rule.priority, period: rule.period })
+        };
+        let streams = limits.retention_stream.iter().map(rule).collect::<Result<_, tailwater_logql::Error>>()?;
+        let text = format!("{:?} {:?}", limits.retention_period, limits.retention_stream);
+        Ok(Self { period: limits.retention_period, streams, fingerprint: xxh3_64(text.as_bytes()) })
+    }
+
+    /// Differs where the rules do.
+    pub(super) fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
     /// How long the lines of a stream are kept; zero: for ever.
     #[must_use]
     pub fn period_of(&self, labels: &Labels) -> Duration {
@@ -81,9 +104,13 @@ mod tests {
 
     const DAY: Duration = Duration::from_secs(24 * 3600);
 
-    fn rule(selector: &str, priority: i64, days: u32) -> StreamRule {
-        let matchers = Matchers::new(&tailwater_logql::parse_selector(selector).unwrap()).unwrap();
-        StreamRule { matchers, priority, period: DAY * days }
+    fn rule(selector: &str, priority: i64, days: u32) -> StreamRetention {
+        StreamRetention { selector: selector.into(), priority, period: DAY * days }
+    }
+
+    fn retention(days: u32, streams: Vec<StreamRetention>) -> Retention {
+        let limits = Limits { retention_period: DAY * days, retention_stream: streams, ..Limits::default() };
+        Retention::new(&limits).unwrap()
     }
 
     fn labels(pairs: &[(&str, &str)]) -> Labels {
@@ -98,7 +125,7 @@ mod tests {
             rule(r#"{app="ab"}"#, 2, 5),
             rule(r#"{app="keep"}"#, 9, 0),
         ];
-        let retention = Retention { period: DAY * 30, streams };
+        let retention = retention(30, streams);
         let days = |pairs: &[(&str, &str)]| retention.period_of(&labels(pairs)).as_secs() / DAY.as_secs();
         assert_eq!(days(&[("app", "x")]), 30);
         assert_eq!(days(&[("env", "dev")]), 1);
@@ -109,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_day_expires_when_its_end_is_as_old_as_the_period() {
-        let retention = Retention { period: DAY * 3, streams: vec![rule(r#"{env="dev"}"#, 1, 1)] };
+        let retention = retention(3, vec![rule(r#"{env="dev"}"#, 1, 1)]);
         let day = Day::of(0);
         let at = |days: u32| Timestamp(0).saturating_add(DAY * days);
         assert_eq!(retention.left_of(day, at(1)), Left::Everything);

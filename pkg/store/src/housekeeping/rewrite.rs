@@ -259,7 +259,7 @@ impl Rewrite {
                 let place = page.entries.place(page.at);
                 writer.entry(&Entry { timestamp: span.timestamp, line, metadata: &metadata, place });
                 *lines += 1;
-                *bytes += u64::from(span.line_len);
+                *bytes += page.entries.bytes(span);
                 *last = Some(key);
             }
             page.at += 1;
