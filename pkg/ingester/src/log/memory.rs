@@ -200,7 +200,10 @@ impl State {
 
     /// Lines of the tenant up to a number before memory, if that is known.
     pub(super) fn lines_at(&self, account: &Arc<Account>, seq: u64) -> Option<u64> {
-        (seq >= self.vague_before).then(|| self.lines_until(account, seq))
+        match seq {
+            0 => Some(0),
+            seq => (seq >= self.vague_before).then(|| self.lines_until(account, seq)),
+        }
     }
 
     /// Lines of the tenant before those that are in memory, as its first batch there tells.
