@@ -28,12 +28,31 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response {
     if app.stopping() {
         return Failure::new(StatusCode::SERVICE_UNAVAILABLE, "Application is stopping").lined().into_response();
     }
+    if app.ingester.recovering().is_some() {
+        let text = "Ingester not ready: ingester not ready: Starting";
+        return Failure::new(StatusCode::SERVICE_UNAVAILABLE, text).lined().into_response();
+    }
     answer::ok(TEXT, "ready\n")
+}
+
+/// `/flush`: puts everything into blocks that was accepted by now, and answers when it is done.
+pub(crate) async fn flush(State(app): State<Arc<App>>) -> Response {
+    match app.ingester.flush().await {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(error) => {
+            let text = format!("not everything could be put into blocks, it stays in the write-ahead log: {error}");
+            Failure::new(StatusCode::SERVICE_UNAVAILABLE, text).lined().into_response()
+        }
+    }
 }
 
 /// `/services`
 pub(crate) async fn services(State(app): State<Arc<App>>) -> Response {
-    let state = if app.stopping() { "Stopping" } else { "Running" };
+    let state = match (app.stopping(), app.ingester.recovering()) {
+        (true, _) => "Stopping",
+        (false, Some(_)) => "Starting",
+        (false, None) => "Running",
+    };
     answer::ok(TEXT, PARTS.map(|part| format!("{part} => {state}\n")).concat())
 }
 

@@ -63,6 +63,14 @@ impl ArrivalLog {
         disk.wal.trim(seq);
     }
 
+    /// Returns when everything up to `seq` survives a loss of power. Blocks.
+    ///
+    /// # Errors
+    /// What the disk said.
+    pub(crate) fn sync(&self, seq: u64) -> Result<(), Error> {
+        self.disk.as_ref().map_or(Ok(()), |disk| disk.wal.sync_up_to(seq))
+    }
+
     /// What is not in blocks yet.
     pub(crate) fn uncovered(&self) -> Uncovered {
         let state = self.state.read();

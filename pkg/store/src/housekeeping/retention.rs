@@ -55,7 +55,7 @@ impl Retention {
     pub fn new(limits: &Limits) -> Result<Self, tailwater_logql::Error> {
         let rule = |rule: &StreamRetention| {
             let matchers = Matchers::new(&tailwater_logql::parse_selector(&rule.selector)?)?;
-            Ok(StreamRule { matchers, priority: rule.priority, period: rule.period })
+            Ok(StreamRule { matchers, priority: rule.priority.into(), period: rule.period })
         };
         let streams = limits.retention_stream.iter().map(rule).collect::<Result<_, tailwater_logql::Error>>()?;
         let text = format!("{:?} {:?}", limits.retention_period, limits.retention_stream);
