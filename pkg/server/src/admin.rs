@@ -48,12 +48,12 @@ pub(crate) async fn flush(State(app): State<Arc<App>>) -> Response {
 
 /// `/services`
 pub(crate) async fn services(State(app): State<Arc<App>>) -> Response {
-    let state = match (app.stopping(), app.ingester.recovering()) {
-        (true, _) => "Stopping",
-        (false, Some(_)) => "Starting",
-        (false, None) => "Running",
+    let state = |part| match part {
+        _ if app.stopping() => "Stopping",
+        "ingester" if app.ingester.recovering().is_some() => "Starting",
+        _ => "Running",
     };
-    answer::ok(TEXT, PARTS.map(|part| format!("{part} => {state}\n")).concat())
+    answer::ok(TEXT, PARTS.map(|part| format!("{part} => {}\n", state(part))).concat())
 }
 
 /// `/metrics`

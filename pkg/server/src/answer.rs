@@ -30,8 +30,8 @@ pub(crate) struct Failure {
     pub(crate) text: String,
     /// Whether the text ends with a line break: pushes and administration have it, reads do not.
     lined: bool,
-    /// When to try again, in seconds.
-    retry_after: Option<u32>,
+    /// Seconds after which the same request may succeed, if that is known.
+    pub(crate) retry_after: Option<u32>,
 }
 
 impl Failure {
@@ -65,7 +65,7 @@ impl Failure {
         Self::new(StatusCode::NOT_FOUND, "404 page not found").lined()
     }
 
-    /// With advice on when to try again, in seconds.
+    /// Says when to try again.
     pub(crate) fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after = Some(seconds);
         self

@@ -9,7 +9,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
-use tailwater_model::{TenantId, Timestamp};
+use tailwater_model::{DeletionMode, TenantId, Timestamp};
 use tailwater_store::deletes::{Cancelled, DeleteError, Deletes, NewRequest, Request as Deletion};
 
 use crate::answer::{self, Failure};
@@ -57,7 +57,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>, request: Request) -> Respo
             let all: Vec<_> = requests.iter().map(described).collect();
             answer::ok("application/json", format!("{}\n", Value::from(all)))
         }
-        Err(error) => failure(&error).lined().into_response(),
+        Err(error) => failure(&error.into()).lined().into_response(),
     }
 }
 
@@ -70,15 +70,15 @@ pub(crate) async fn cancel(State(app): State<Arc<App>>, request: Request) -> Res
     let (id, force) = (asked.form.get("request_id"), asked.form.get("force") == "true");
     let refusal = match asked.deletes.cancel(&asked.tenant, id, force).await {
         Ok(Cancelled::Done) => return StatusCode::NO_CONTENT.into_response(),
-        Ok(Cancelled::Unknown) => {
-            Failure::new(StatusCode::NOT_FOUND, "could not find delete request with given id")
+        Ok(Cancelled::Unknown) => Failure::new(StatusCode::NOT_FOUND, "could not find delete request with given id"),
+        Ok(Cancelled::Processed) => {
+            Failure::bad_request("deletion of request which is already processed is not allowed")
         }
-        Ok(Cancelled::Processed) => Failure::bad_request("deletion of request which is already processed is not allowed"),
         Ok(Cancelled::PastDeadline) => Failure::bad_request(
             "deletion of request past the deadline of compactor.delete_request_cancel_period since its creation is not allowed; \
              force=true cancels what is left of it",
         ),
-        Err(error) => failure(&error),
+        Err(error) => failure(&error.into()),
     };
     refusal.lined().into_response()
 }
@@ -94,7 +94,7 @@ impl Asked {
     fn of(app: &App, headers: &HeaderMap, uri: &Uri) -> Result<Self, Failure> {
         let Some(deletes) = app.deletes() else { return Err(Failure::not_found()) };
         let tenant = Tenancy::one(app.tenancy.claim(headers)?)?;
-        if !app.limits.limits(&tenant).deletion_mode.is_enabled() {
+        if app.limits.limits(&tenant).deletion_mode == DeletionMode::Disabled {
             return Err(Failure::new(StatusCode::FORBIDDEN, "deletion is not available for this tenant"));
         }
         let form = Form::parse(b"", &query_string(uri, headers)).map_err(Failure::bad_request)?;
@@ -175,7 +175,11 @@ mod tests {
         assert_eq!(asked("query={a=\"b\"}").unwrap_err(), "start time not set");
         for bad in ["1", "17000000000", "1700000000.5", "yesterday", "-700000000"] {
             let text = format!("query=%7Ba%3D%22b%22%7D&start={bad}");
-            assert_eq!(asked(&text).unwrap_err(), "invalid start time: require unix seconds or RFC3339 format", "{bad}");
+            assert_eq!(
+                asked(&text).unwrap_err(),
+                "invalid start time: require unix seconds or RFC3339 format",
+                "{bad}"
+            );
         }
         let new = asked("query=%7Ba%3D%22b%22%7D&start=1700000000").unwrap();
         assert_eq!((new.start, new.end), (Timestamp(1_700_000_000 * NANOS_PER_SECOND), NOW));

@@ -5,8 +5,8 @@ use tailwater_ingester::{PushError, PushErrorKind};
 
 use crate::answer::Failure;
 
-/// When to push again what a full disk refused.
-const RETRY_AFTER_SECONDS: u32 = 5;
+/// When a push that could not be stored may be sent again, in seconds: disks do not become empty at once.
+const RETRY_STORAGE: u32 = 5;
 
 impl From<tailwater_logql::Error> for Failure {
     fn from(error: tailwater_logql::Error) -> Self {
@@ -34,7 +34,7 @@ impl From<PushError> for Failure {
             PushErrorKind::Unavailable | PushErrorKind::StorageFailed => StatusCode::SERVICE_UNAVAILABLE,
         };
         let failure = Self::new(status, error.text);
-        if error.kind == PushErrorKind::StorageFailed { failure.retry_after(RETRY_AFTER_SECONDS) } else { failure }
+        if error.kind == PushErrorKind::StorageFailed { failure.retry_after(RETRY_STORAGE) } else { failure }
     }
 }
 

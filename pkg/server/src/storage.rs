@@ -60,7 +60,8 @@ impl Storage {
         });
         let cache_bytes = usize::try_from(mebibytes(config.storage.cache_mb)).unwrap_or(usize::MAX);
         let history = History::new(objects, cache_bytes, Handle::current());
-        let store = Store { catalog: Arc::clone(&catalog), history, deletes: deletes.clone(), runtime: Handle::current() };
+        let store =
+            Store { catalog: Arc::clone(&catalog), history, deletes: deletes.clone(), runtime: Handle::current() };
         let pager = PagerConfig {
             target_block_bytes: mebibytes(config.ingester.target_block_mb),
             max_block_age: config.ingester.max_block_age,

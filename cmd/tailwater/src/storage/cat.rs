@@ -58,7 +58,9 @@ pub(super) async fn run(args: CatArgs) -> Result<(), Error> {
             }
             blocks += 1;
             let mut failed = None;
-            let printed = inspect::lines(catalog.objects(), &path, &query, |line| print(&line, &mut renderer, &mut out, &mut failed));
+            let printed = inspect::lines(catalog.objects(), &path, &query, |line| {
+                print(&line, &mut renderer, &mut out, &mut failed)
+            });
             if let Err(error) = printed.await {
                 problems += 1;
                 tell(&screen.err.failure(escape::message(&format!("{path}: {error}"))).to_string());

@@ -7,7 +7,8 @@ use std::time::Instant;
 use clap::Args;
 use futures_util::TryStreamExt as _;
 use tailwater_model::TenantId;
-use tailwater_store::catalog::{BlockName, Catalog, tenant_path};
+use tailwater_store::catalog::Catalog;
+use tailwater_store::catalog::names::{BlockName, tenant_folder};
 use tailwater_store::inspect;
 
 use super::StoreArgs;
@@ -80,12 +81,7 @@ pub(super) async fn run(args: CheckArgs) -> Result<(), Error> {
     Ok(())
 }
 
-async fn check_tenant(
-    catalog: &Catalog,
-    tenant: &TenantId,
-    progress: &mut Progress,
-    shows: bool,
-) -> Result<(), Error> {
+async fn check_tenant(catalog: &Catalog, tenant: &TenantId, progress: &mut Progress, shows: bool) -> Result<(), Error> {
     let mut named = HashSet::new();
     for day in &catalog.days(tenant).await?.0 {
         let manifest = match catalog.manifest(tenant, *day).await {
@@ -113,7 +109,7 @@ async fn check_tenant(
             }
         }
     }
-    let mut objects = catalog.objects().list(&tenant_path_folder(tenant));
+    let mut objects = catalog.objects().list(&tenant_folder(tenant));
     while let Some(object) = objects.try_next().await? {
         let orphan = BlockName::parse(&object.path).is_some_and(|name| !named.contains(&name.id));
         if orphan {
@@ -122,12 +118,6 @@ async fn check_tenant(
         }
     }
     Ok(())
-}
-
-/// The folder of a tenant's objects.
-fn tenant_path_folder(tenant: &TenantId) -> String {
-    let path = tenant_path(tenant);
-    path.rsplit_once('/').map_or(path.clone(), |(folder, _)| folder.to_owned())
 }
 
 impl Progress {
