@@ -161,13 +161,11 @@ impl Writer {
         if !self.page.takes(entry, self.options.page_bytes) {
             self.seal_page();
         }
-        let pairs: usize = entry.metadata.iter().map(|(n, v)| n.len() + v.len()).sum();
-        // A push holds 4 GiB, so what comes from one fits.
-        if entry.line.len().saturating_add(pairs) >= u32::MAX as usize {
-            self.fail(Error::Full { what: "a page with one entry".into() });
-            return;
+        if u32::try_from(entry.line.len()).is_ok() {
+            self.page.push(entry);
+        } else {
+            self.fail(Error::Full { what: "page of a block".into() });
         }
-        self.page.push(entry);
     }
 
     /// Bytes of the block so far, without what is not sealed yet.
@@ -200,6 +198,10 @@ impl Writer {
         };
         let number = u32::try_from(self.pages.len()).map_err(|_| full("table of pages of a block"))?;
         let mut info = self.page.seal(sealer, &mut self.part)?;
+        // A push holds less than this, so only what never came in one does not fit.
+        if info.columns_raw.max(info.raw_len()) > u32::MAX.into() {
+            return Err(full("page of a block"));
+        }
         let found = self.logs.iter().position(|covered| covered.log == *log);
         let log_number = found.unwrap_or_else(|| {
             self.logs.push(Covered { log: *log, first: info.min_seq, last: info.max_seq });

@@ -109,16 +109,16 @@ impl Index {
         let files = frame::open(section, footer.index.raw_len, 0, WHAT)?;
         let memory = files.len() + size_of::<Self>() + OPEN_BYTES;
         let directory = Directory::unpack(files).map_err(|b| b.of(WHAT))?;
-        let index = tantivy::Index::open(directory).map_err(broken)?;
+        let index = tantivy::Index::open(directory).map_err(|e| broken(&e))?;
         let (expected, fields) = schema();
         if index.schema() != expected {
             return Err(Error::corrupt(WHAT, "its schema is another"));
         }
-        let segments = index.searchable_segments().map_err(broken)?;
+        let segments = index.searchable_segments().map_err(|e| broken(&e))?;
         let [segment] = segments.as_slice() else {
             return Err(Error::corrupt(WHAT, "it does not have one segment"));
         };
-        let segment = SegmentReader::open(segment).map_err(broken)?;
+        let segment = SegmentReader::open(segment).map_err(|e| broken(&e))?;
         let (pages, streams) = (footer.pages.len() as u64, footer.streams.len() as u64);
         let Indexed { words, metadata, streams: labels } = footer.indexed;
         let documents = pages * (u64::from(words) + u64::from(metadata)) + streams * u64::from(labels);
@@ -148,7 +148,7 @@ impl Index {
         let mut best: Option<(u32, Term)> = None;
         for text in terms {
             let term = Term::from_field_text(self.fields.label, &text);
-            let frequency = labels.doc_freq(&term).map_err(|e| broken(e.into()))?;
+            let frequency = labels.doc_freq(&term).map_err(|e| broken(&e.into()))?;
             if best.as_ref().is_none_or(|(least, _)| frequency < *least) {
                 best = Some((frequency, term));
             }
@@ -204,7 +204,7 @@ impl Index {
     }
 
     fn inverted(&self, field: Field) -> Result<Arc<InvertedIndexReader>, Error> {
-        self.segment.inverted_index(field).map_err(broken)
+        self.segment.inverted_index(field).map_err(|e| broken(&e))
     }
 }
 
@@ -214,7 +214,7 @@ const OPEN_BYTES: usize = 16 << 10;
 /// The documents with a term, counted from `first`.
 fn documents(index: &InvertedIndexReader, term: &Term, first: u32) -> Result<Vec<u32>, Error> {
     let postings: Option<SegmentPostings> =
-        index.read_postings(term, IndexRecordOption::Basic).map_err(|e| broken(e.into()))?;
+        index.read_postings(term, IndexRecordOption::Basic).map_err(|e| broken(&e.into()))?;
     let Some(mut postings) = postings else { return Ok(Vec::new()) };
     let mut documents = Vec::new();
     let mut document = postings.doc();
@@ -226,8 +226,8 @@ fn documents(index: &InvertedIndexReader, term: &Term, first: u32) -> Result<Vec
     Ok(documents)
 }
 
-fn broken(error: TantivyError) -> Error {
-    let reason = match &error {
+fn broken(error: &TantivyError) -> Error {
+    let reason = match error {
         TantivyError::OpenReadError(OpenReadError::FileDoesNotExist(path)) => format!("{} is missing", path.display()),
         _ => error.to_string(),
     };

@@ -28,8 +28,8 @@ const HELD_MAX: usize = 32 << 20;
 /// What a value takes while it is held, besides its text.
 const VALUE_BYTES: usize = 64;
 
-/// What tantivy sizes its tables by. It takes what it needs.
-const WRITER_BYTES: usize = 15_000_000;
+/// What tantivy sizes its first tables by. They grow with what comes; most blocks have few terms.
+const WRITER_BYTES: usize = 1 << 20;
 
 /// Collects what is to be indexed.
 #[derive(Default)]
