@@ -78,7 +78,7 @@ impl Server {
         let mebibytes = |n: u32| (n as usize).saturating_mul(1 << 20);
         let log_memory_bytes = mebibytes(config.ingester.log_memory_mb);
         let ingester =
-            Ingester::new(tailwater_ingester::Config { log_memory_bytes }, Arc::clone(&limits), Arc::clone(&clock));
+            Ingester::new(tailwater_ingester::Config { log_memory_bytes, wal: None }, Arc::clone(&limits), Arc::clone(&clock));
         let node: Arc<dyn Node> = Arc::clone(&ingester) as Arc<dyn Node>;
         let querier = Querier::new(
             tailwater_querier::Config {
