@@ -433,7 +433,12 @@ async fn what_could_not_be_synced_was_never_there() {
     assert_ne!(numbers, (1..=10).collect::<Vec<_>>(), "numbers of what failed are not used again");
     let selected = bench.ingester.select(bench.select(u64::MAX, (i64::MIN, i64::MAX))).await.unwrap();
     assert_eq!(selected.lines.len(), 20);
+    let log = Arc::downgrade(&bench.ingester.log);
     drop((bench, follow));
+    // The thread that syncs may still be at it.
+    while log.strong_count() > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     for memory in [64 << 20, 2_000] {
         let bench = place.open(no_limits(), memory).await;
         assert_eq!(bench.log_lines(0).await, (lines.clone(), vec![]));

@@ -5,6 +5,7 @@ mod faulty;
 mod follows;
 mod history;
 mod model;
+mod payloads;
 mod rules;
 mod samples;
 mod stretches;
