@@ -64,13 +64,11 @@ pub(super) fn judge(error: &object_store::Error, what: &str) -> Failure {
     use object_store::Error as Source;
     let refuse = |reason: String| Failure::Lasting(Error::Unavailable { what: what.to_owned(), reason });
     let answer = Answer::of(error);
+    if let Some(answer) = answer.as_ref().filter(|answer| answer.lacks_bucket()) {
+        return refuse(format!("{}: the bucket does not exist; it has to be made first", answer.told()));
+    }
     match error {
-        Source::NotFound { .. } => match answer {
-            Some(answer) if answer.lacks_bucket() => {
-                refuse(format!("{}: the bucket does not exist; it has to be made first", answer.told()))
-            }
-            _ => Failure::Missing,
-        },
+        Source::NotFound { .. } => Failure::Missing,
         Source::AlreadyExists { .. } | Source::Precondition { .. } => Failure::Taken,
         Source::NotModified { .. } => Failure::Unchanged,
         Source::PermissionDenied { .. } | Source::Unauthenticated { .. } => {

@@ -55,6 +55,9 @@ use place::{Place, Scheme};
 /// Most bytes that one call reads. No block is near it; a length that is comes from a damaged footer.
 pub const READ_BYTES_MAX: u64 = 1 << 30;
 
+/// No object is as large, anywhere; some servers refuse to hear of it.
+const OBJECT_BYTES_MAX: u64 = 1 << 50;
+
 /// The objects below a url. Cheap to clone.
 #[derive(Clone)]
 pub struct Objects(Arc<Inner>);
@@ -309,8 +312,8 @@ impl Objects {
         let location = inner.place.path(path)?;
         let mut total = 0_u64;
         for range in ranges {
-            let Some(len) = range.end.checked_sub(range.start) else {
-                return Err(too_large(&self.url_of(path), u64::MAX));
+            let Some(len) = range.end.checked_sub(range.start).filter(|_| range.end <= OBJECT_BYTES_MAX) else {
+                return Err(ends_early(&self.url_of(path), range));
             };
             total = total.saturating_add(len);
         }

@@ -42,7 +42,7 @@ pub(super) async fn put_in_parts(
         .await;
     let ended = match sent {
         Ok(parts) => complete(inner, store, path, location, &id, &parts, chunks).await,
-        Err(failure) => Err(failure),
+        Err(failure) => Err(known(failure, begin().what())),
     };
     if ended.is_err() {
         let aborted = begin().once(store.abort_multipart(location, &id)).await;
@@ -72,23 +72,29 @@ async fn complete(
                 unsure = true;
                 trial.pause(reason).await?;
             }
-            Err(Failure::Missing) if unsure => {
+            // What a server says of an upload that it has completed already is not the same everywhere.
+            Err(failure) if unsure => {
                 let found = Trial::new(inner, Operation::Put, path).run(|| inner.store.head(location)).await;
                 return match found {
                     Ok(meta) if meta.size == size => Ok(()),
-                    Err(failure @ Failure::Lasting(_)) => Err(failure),
-                    _ => Err(lost(trial.what())),
+                    Err(unknown @ Failure::Lasting(_)) => Err(unknown),
+                    _ => Err(known(failure, trial.what())),
                 };
             }
-            Err(Failure::Missing) => return Err(lost(trial.what())),
-            Err(failure) => return Err(failure),
+            Err(failure) => return Err(known(failure, trial.what())),
         }
     }
 }
 
-fn lost(what: &str) -> Failure {
-    let reason = "the server has lost the upload".to_owned();
-    Failure::Lasting(Error::Unavailable { what: what.to_owned(), reason })
+/// The failure of an upload: that it is missing does not mean that the object is.
+fn known(failure: Failure, what: &str) -> Failure {
+    match failure {
+        Failure::Missing => {
+            let reason = "the server has lost the upload".to_owned();
+            Failure::Lasting(Error::Unavailable { what: what.to_owned(), reason })
+        }
+        failure => failure,
+    }
 }
 
 /// The content in parts of [`PART_BYTES`], the last one shorter.
