@@ -31,7 +31,12 @@ fn line(i: u64) -> String {
     let level = ["debug", "info", "info", "warn", "error"][mix(i) as usize % 5];
     format!(
         "level={level} method=GET path=/api/v1/orders/{} status={} duration={}.{}ms user=u{} trace_id={:016x} msg=\"request completed\"",
-        mix(i + 1) % 5000, 200 + mix(i + 2) % 5, mix(i + 3) % 900, mix(i + 4) % 10, mix(i + 5) % 100_000, mix(i + 6)
+        mix(i + 1) % 5000,
+        200 + mix(i + 2) % 5,
+        mix(i + 3) % 900,
+        mix(i + 4) % 10,
+        mix(i + 5) % 100_000,
+        mix(i + 6)
     )
 }
 
@@ -47,9 +52,11 @@ fn build(lines: &[String], streams: u64, metadata: bool, options: Options) -> (V
         writer.stream(&labels(stream), log);
         for (i, line) in lines.iter().skip((stream * each) as usize).take(each as usize).enumerate() {
             let i = i as u64;
-            let place = Place { seq: i / 10, index: (i % 10) as u32, accepted_at: Timestamp((i / 10 * 20_000_000) as i64) };
+            let place =
+                Place { seq: i / 10, index: (i % 10) as u32, accepted_at: Timestamp((i / 10 * 20_000_000) as i64) };
             let timestamp = (1_790_000_000_000 + i as i64 * 2) * 1_000_000;
-            let pairs = [("tenant", values[(stream % 100) as usize].as_str()), ("region", values[i as usize % 5].as_str())];
+            let pairs =
+                [("tenant", values[(stream % 100) as usize].as_str()), ("region", values[i as usize % 5].as_str())];
             let metadata = if metadata { pairs.as_slice() } else { &[] };
             writer.entry(&Entry { timestamp, line: line.as_bytes(), metadata, place });
         }
@@ -105,7 +112,8 @@ fn probing_grams(bencher: Bencher<'_, '_>, needle: &str) {
     let (parts, _) = build(&lines(), STREAMS, false, Options::default());
     let (block, footer) = opened(&parts);
     let range = footer.grams();
-    let grams = decode_grams(&block.slice(range.start as usize..range.end as usize), &footer.pages).expect("they are right");
+    let grams =
+        decode_grams(&block.slice(range.start as usize..range.end as usize), &footer.pages).expect("they are right");
     bencher.counter(ItemsCount::new(grams.len())).bench_local(|| {
         let probe = Probe::new(black_box(needle.as_bytes()));
         grams.iter().flatten().filter(|g| g.pass(&probe)).count()

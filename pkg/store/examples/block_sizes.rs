@@ -28,7 +28,8 @@ fn measure(name: &str, streams: &[Lines], step: i64, jitter: u64, options: Optio
             let late = if jitter == 0 { 0 } else { (random >> 33) % jitter };
             let timestamp = 1_790_000_000_000_000_000 + j as i64 * step + late as i64;
             let batch = j / 50;
-            let accepted = (batch as i64 + 1) * 50 * step + ((batch as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as i64;
+            let accepted =
+                (batch as i64 + 1) * 50 * step + ((batch as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as i64;
             let accepted_at = Timestamp(1_790_000_000_000_000_000 + accepted);
             let place = Place { seq: batch as u64, index: (j % 50) as u32, accepted_at };
             writer.entry(&Entry { timestamp, line, metadata: &[], place });

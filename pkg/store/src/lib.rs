@@ -1,6 +1,7 @@
 //! What is on disk and in object storage, and the search over entries wherever they are: in memory, in the write-ahead log, in blocks.
 
 pub mod block;
+pub mod catalog;
 pub mod deletes;
 pub mod entries;
 mod error;

@@ -45,7 +45,8 @@ impl Directory {
         let bytes = OwnedBytes::new(section);
         let mut files = HashMap::with_capacity(count);
         for (name, len) in table {
-            let end = usize::try_from(len).ok().and_then(|len| start.checked_add(len)).filter(|end| *end <= bytes.len());
+            let end =
+                usize::try_from(len).ok().and_then(|len| start.checked_add(len)).filter(|end| *end <= bytes.len());
             let end = end.ok_or(Broken("a file ends early"))?;
             files.insert(name, bytes.slice(start..end));
             start = end;
@@ -111,7 +112,10 @@ mod tests {
         let section = pack(&[file("a.idx", b"postings"), file("empty", b""), file("meta.json", b"{}")]);
         let directory = Directory::unpack(section.clone()).unwrap();
         let content = |name: &str| directory.atomic_read(Path::new(name)).unwrap();
-        assert_eq!((content("a.idx"), content("empty"), content("meta.json")), (b"postings".into(), vec![], b"{}".into()));
+        assert_eq!(
+            (content("a.idx"), content("empty"), content("meta.json")),
+            (b"postings".into(), vec![], b"{}".into())
+        );
         assert!(directory.open_read(Path::new("b")).is_err());
         for cut in 0..section.len() {
             assert!(Directory::unpack(section[..cut].to_vec()).is_err());

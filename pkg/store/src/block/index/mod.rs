@@ -50,7 +50,8 @@ fn schema() -> (Schema, Fields) {
             .set_index_option(IndexRecordOption::Basic);
         schema.add_text_field(name, TextOptions::default().set_indexing_options(indexing))
     };
-    let fields = Fields { label: field("label", "raw"), metadata: field("metadata", "raw"), word: field("word", WORDS) };
+    let fields =
+        Fields { label: field("label", "raw"), metadata: field("metadata", "raw"), word: field("word", WORDS) };
     (schema.build(), fields)
 }
 

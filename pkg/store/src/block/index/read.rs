@@ -194,7 +194,8 @@ impl Index {
             return Ok(set);
         }
         let inverted = self.inverted(self.fields.word)?;
-        let is_word = |word: &str| (1..=WORD_MAX).contains(&word.len()) && word.bytes().all(|b| b.is_ascii_alphanumeric());
+        let is_word =
+            |word: &str| (1..=WORD_MAX).contains(&word.len()) && word.bytes().all(|b| b.is_ascii_alphanumeric());
         for word in words.iter().filter(|word| is_word(word)) {
             let term = Term::from_field_text(self.fields.word, &word.to_ascii_lowercase());
             set = set.and(PageSet::Only(documents(&inverted, &term, 0)?));

@@ -193,7 +193,8 @@ impl Writer {
     fn new() -> Result<Self, Error> {
         let files = RamDirectory::create();
         let (schema, fields) = schema();
-        let words = TextAnalyzer::builder(SimpleTokenizer::default()).filter(RemoveLongFilter::limit(WORD_MAX + 1)).build();
+        let words =
+            TextAnalyzer::builder(SimpleTokenizer::default()).filter(RemoveLongFilter::limit(WORD_MAX + 1)).build();
         let tokenizers = TokenizerManager::default();
         tokenizers.register(WORDS, words);
         let index = tantivy::Index::builder().schema(schema).tokenizers(tokenizers);
