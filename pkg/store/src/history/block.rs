@@ -8,12 +8,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tailwater_logql::matchers::Matchers;
 use tailwater_logql::{AnyOf, Requirements};
 
 use super::cache::{Key, Part};
 use super::parts::{GRAMS_GROUP, Tally};
 use super::{BlockRef, History, Places};
-use crate::block::{Columns, Footer, PageInfo, Probe, decode_columns, decode_page};
+use crate::block::{Columns, Footer, Index, PageInfo, PageSet, Probe, decode_columns, decode_page};
 use crate::entries::{Entries, Place};
 use crate::{Error, Kind, Stream};
 
@@ -27,6 +28,9 @@ pub(crate) trait Wanted: Send + Sync {
 
     /// Whether a stream is looked at.
     fn selects(&self, stream: &Stream) -> bool;
+
+    /// What [`Wanted::selects`] goes by, if it is one selector.
+    fn matchers(&self) -> Option<&Matchers>;
 
     /// What every line has that is of interest.
     fn requirements(&self) -> Option<&Requirements>;
@@ -108,7 +112,7 @@ impl Block {
         let runtime = self.history.runtime();
         let footer =
             runtime.block_on(self.history.0.footer(&self.of, tally)).map_err(|e| self.history.damage(&self.of, e))?;
-        let kept = self.of_streams(&footer, wanted);
+        let kept = self.of_streams(&footer, wanted, tally)?;
         let pruned = footer.pages.len() - kept.len();
         tally.add(|t| {
             t.blocks += 1;
@@ -116,17 +120,27 @@ impl Block {
         });
         let mut opened = Opened { block: Arc::clone(self), footer, kept };
         if let Some(requirements) = wanted.requirements() {
-            opened.prune_by_fields(requirements, tally);
+            opened.prune_by_fields(requirements, tally)?;
             opened.prune_by_grams(requirements, tally)?;
         }
         Ok(opened)
     }
 
     /// The pages of selected streams that may hold entries of the times and places asked for.
-    fn of_streams(&self, footer: &Footer, wanted: &dyn Wanted) -> Vec<Kept> {
+    fn of_streams(&self, footer: &Footer, wanted: &dyn Wanted, tally: &Tally) -> Result<Vec<Kept>, Error> {
         let (first, last) = wanted.times();
+        // Of very many streams the index knows which are selected; else each is asked.
+        let mut by_index = None;
+        if let Some(matchers) = wanted.matchers().filter(|matchers| footer.index_selects(matchers))
+            && let Some(index) = self.index(footer, tally)?
+        {
+            by_index = index.select(footer, matchers).map_err(|error| self.damage(error)).ok();
+        }
         let mut kept = Vec::new();
-        for entry in &footer.streams {
+        for (entry, number) in footer.streams.iter().zip(0..) {
+            if by_index.as_ref().is_some_and(|streams| streams.binary_search(&number).is_err()) {
+                continue;
+            }
             let pages = entry.pages.clone();
             let of_stream = footer.pages.get(pages.start as usize..pages.end as usize).unwrap_or_default();
             let mut selected = None;
@@ -143,7 +157,7 @@ impl Block {
                 }
             }
         }
-        kept
+        Ok(kept)
     }
 
     /// Whether all places of a page are asked for; none if no place is.
@@ -153,6 +167,18 @@ impl Block {
             return earlier.then_some(true);
         }
         (page.max_seq > after && page.min_seq <= upto).then_some(page.min_seq > after && page.max_seq <= upto)
+    }
+
+    /// The index; none if it cannot be read, then nothing is ruled out.
+    fn index(&self, footer: &Footer, tally: &Tally) -> Result<Option<Arc<Index>>, Error> {
+        match self.history.runtime().block_on(self.history.0.index(&self.of, footer, tally)) {
+            Ok(index) => Ok(Some(index)),
+            Err(error) if error.kind() == Kind::Corrupt => {
+                self.damage(error);
+                Ok(None)
+            }
+            Err(error) => Err(self.damage(error)),
+        }
     }
 
     fn key(&self, part: Part) -> Key {
@@ -176,26 +202,39 @@ impl Opened {
     }
 
     /// Leaves out pages of streams that lack a label, if the page lacks it as structured metadata, too.
-    fn prune_by_fields(&mut self, requirements: &Requirements, tally: &Tally) {
+    fn prune_by_fields(&mut self, requirements: &Requirements, tally: &Tally) -> Result<(), Error> {
         if requirements.fields.is_empty() {
-            return;
+            return Ok(());
         }
-        let before = self.kept.len();
-        let footer = Arc::clone(&self.footer);
-        // For each field the pages that may have it as metadata; nothing is known of those for which there is none.
-        let in_metadata = |name: &str, page: &PageInfo| {
-            let known = footer.names.binary_search_by(|(known, _)| (**known).cmp(name));
-            page.has_metadata && (known.is_ok() || !footer.names_complete)
-        };
-        self.kept.retain(|kept| {
+        let (footer, before) = (Arc::clone(&self.footer), self.kept.len());
+        let fields: Vec<_> = requirements.fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        // For each field the pages that may have it as metadata.
+        let mut sets: Vec<_> = fields.iter().map(|field| footer.pages_without_index(&[*field])).collect();
+        let is_open = |kept: &Kept, sets: &[PageSet]| {
             let Some(info) = footer.pages.get(kept.page as usize) else { return false };
             let Some(entry) = footer.streams.get(info.stream as usize) else { return false };
-            let has = |(name, value): &(String, String)| {
-                entry.stream.labels.get(name) == Some(value) || in_metadata(name, info)
-            };
-            requirements.fields.iter().all(has)
-        });
+            let mut fields = fields.iter().zip(sets);
+            fields.all(|((name, value), set)| {
+                entry.stream.labels.get(name) == Some(*value) || (info.has_metadata && set.contains(kept.page))
+            })
+        };
+        self.kept.retain(|kept| is_open(kept, &sets));
+        // The index is fetched only if there is something left that it may rule out.
+        let prunes = |field: &(&str, &str)| footer.index_prunes(&[*field]);
+        if !self.kept.is_empty()
+            && fields.iter().any(prunes)
+            && let Some(index) = self.block.index(&footer, tally)?
+        {
+            for (field, set) in fields.iter().zip(&mut sets).filter(|(field, _)| prunes(field)) {
+                match index.pages_with(&footer, &[*field]) {
+                    Ok(pages) => *set = pages,
+                    Err(error) => drop(self.block.damage(error)),
+                }
+            }
+            self.kept.retain(|kept| is_open(kept, &sets));
+        }
         tally.add(|t| t.pruned_by_fields += (before - self.kept.len()) as u64);
+        Ok(())
     }
 
     /// Leaves out pages whose grams prove that they lack a text.

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use super::metrics::{Kind, Metrics};
 use crate::Error;
-use crate::block::{Footer, Grams};
+use crate::block::{Footer, Grams, Index};
 
 /// Parts with a lock of their own. (One in tests, so that what leaves is known.)
 const SHARDS: usize = if cfg!(test) { 1 } else { 16 };
@@ -72,6 +72,7 @@ pub(super) type PageGrams = Arc<[Option<Grams>]>;
 #[derive(Clone)]
 pub(super) enum Value {
     Footer(Arc<Footer>),
+    Index(Arc<Index>),
     Grams(PageGrams),
     Bytes(Bytes),
 }
@@ -81,6 +82,7 @@ impl Value {
     fn cost(&self) -> usize {
         match self {
             Self::Footer(footer) => footer.memory(),
+            Self::Index(index) => index.memory(),
             Self::Grams(grams) => grams.iter().map(|g| g.as_ref().map_or(0, Grams::memory)).sum(),
             Self::Bytes(bytes) => bytes.len(),
         }

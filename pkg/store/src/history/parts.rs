@@ -14,7 +14,7 @@ use tailwater_wire::node::BlocksScanned;
 use super::cache::{Flight, Key, Look, PageGrams, Part, Ticket, Value};
 use super::{BlockRef, Inner};
 use crate::Error;
-use crate::block::{Footer, Located, TAIL_GUESS, decode_grams};
+use crate::block::{Footer, Index, Located, TAIL_GUESS, decode_grams};
 
 /// Pages whose grams are fetched and kept together.
 pub(super) const GRAMS_GROUP: u32 = 64;
@@ -71,6 +71,16 @@ impl Inner {
         Ok(Value::Footer(Arc::from(footer)))
     }
 
+    /// The index of a block, which its footer says it has.
+    pub(super) async fn index(&self, block: &BlockRef, footer: &Footer, tally: &Tally) -> Result<Arc<Index>, Error> {
+        let open = |_, bytes: Bytes| Ok(Value::Index(Arc::new(Index::open(&bytes, footer)?)));
+        let wants = vec![(Part::Index, footer.index.range.clone())];
+        match self.parts(block, wants, open, tally).await?.pop() {
+            Some(Value::Index(index)) => Ok(index),
+            _ => Err(Error::corrupt(block.path.as_ref(), "the cache holds something else")),
+        }
+    }
+
     /// The grams of groups of [`GRAMS_GROUP`] pages.
     pub(super) async fn grams(
         &self,
@@ -93,7 +103,7 @@ impl Inner {
         let values = self.parts(block, wants, decode, tally).await?;
         let grams = |value| match value {
             Value::Grams(grams) => grams,
-            Value::Footer(_) | Value::Bytes(_) => PageGrams::default(),
+            Value::Footer(_) | Value::Index(_) | Value::Bytes(_) => PageGrams::default(),
         };
         Ok(values.into_iter().map(grams).collect())
     }
@@ -108,7 +118,7 @@ impl Inner {
         let values = self.parts(block, wants, |_, bytes| Ok(Value::Bytes(bytes)), tally).await?;
         let bytes = |value| match value {
             Value::Bytes(bytes) => bytes,
-            Value::Footer(_) | Value::Grams(_) => Bytes::new(),
+            Value::Footer(_) | Value::Index(_) | Value::Grams(_) => Bytes::new(),
         };
         Ok(values.into_iter().map(bytes).collect())
     }

@@ -11,8 +11,8 @@
 
 use std::collections::{BinaryHeap, VecDeque};
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,7 +25,7 @@ use super::{Cancel, Stretch, Unit};
 use crate::block::{Columns, PageInfo};
 use crate::deletes::{Deleted, Deletion, Eraser};
 use crate::entries::Entries;
-use crate::history::{Block, Kept, Need, Opened, Tally, Wanted};
+use crate::history::{Block, History, Kept, Need, Opened, Tally, Wanted};
 use crate::{Error, Stream};
 
 /// Most fetches under way.
@@ -206,6 +206,8 @@ struct Shared {
     cancel: Cancel,
     tally: Arc<Tally>,
     troubles: Troubles,
+    /// Where blocks are read, if there are any.
+    history: OnceLock<History>,
     ended: AtomicBool,
     batches: AtomicU64,
     state: Mutex<State>,
@@ -225,7 +227,7 @@ pub(super) struct Plan {
 impl Pieces {
     pub(super) fn new(units: impl IntoIterator<Item = Unit>, plan: Plan, cancel: &Cancel) -> Self {
         let Plan { order, wanted, deletions, detect_level, troubles } = plan;
-        let mut state = State::default();
+        let (mut state, history) = (State::default(), OnceLock::new());
         for unit in units {
             let rank = order.rank(unit.min(), unit.max());
             state.serial += 1;
@@ -233,7 +235,11 @@ impl Pieces {
             match unit {
                 Unit::Batch(batch) => state.at_hand.push(Waiting { rank, serial, what: AtHand::Batch(batch) }),
                 Unit::Stretch(stretch) => state.at_hand.push(Waiting { rank, serial, what: AtHand::Stretch(stretch) }),
-                Unit::Block(block) => state.blocks.push(Waiting { rank, serial, what: block }),
+                Unit::Block(block) => {
+                    history.get_or_init(|| block.history().clone());
+                    state.blocks.push(Waiting { rank, serial, what: block });
+                }
+                Unit::Lost(error) => troubles.note(&error),
             }
         }
         Self(Arc::new(Shared {
@@ -244,6 +250,7 @@ impl Pieces {
             cancel: cancel.clone(),
             tally: Arc::default(),
             troubles,
+            history,
             ended: AtomicBool::new(false),
             batches: AtomicU64::new(0),
             state: Mutex::new(state),
@@ -290,6 +297,9 @@ impl Pieces {
     pub(super) fn finish(&self) -> Result<(Scanned, Vec<String>), NodeError> {
         let shared = &*self.0;
         let warnings = shared.troubles.settle()?;
+        if let Some(history) = shared.history.get() {
+            history.searched(&shared.tally.sum());
+        }
         let scanned = Scanned {
             batches: shared.batches.load(Ordering::Relaxed),
             blocks: shared.tally.sum(),

@@ -44,6 +44,8 @@ pub enum Unit {
     Stretch(Arc<dyn Stretch>),
     /// Entries of a block; see [`crate::history::History::units`].
     Block(Arc<Block>),
+    /// Entries that are lost: answers say so.
+    Lost(Arc<Error>),
 }
 
 /// Entries that are read piece by piece when they are looked at: what a segment of the write-ahead log holds of a tenant within positions
@@ -72,6 +74,7 @@ impl Unit {
             Self::Batch(entries) => entries.min,
             Self::Stretch(stretch) => stretch.min(),
             Self::Block(block) => block.min(),
+            Self::Lost(_) => i64::MAX,
         }
     }
 
@@ -81,6 +84,7 @@ impl Unit {
             Self::Batch(entries) => entries.max,
             Self::Stretch(stretch) => stretch.max(),
             Self::Block(block) => block.max(),
+            Self::Lost(_) => i64::MIN,
         }
     }
 
@@ -90,6 +94,7 @@ impl Unit {
             Self::Batch(entries) => entries.lines(),
             Self::Stretch(stretch) => stretch.lines(),
             Self::Block(block) => block.lines(),
+            Self::Lost(_) => 0,
         }
     }
 

@@ -29,6 +29,10 @@ impl Wanted for Lines {
         self.query.matchers().matches(&stream.labels)
     }
 
+    fn matchers(&self) -> Option<&Matchers> {
+        Some(self.query.matchers())
+    }
+
     fn requirements(&self) -> Option<&Requirements> {
         Some(self.query.requirements())
     }
@@ -51,6 +55,10 @@ impl Wanted for Runs {
 
     fn selects(&self, stream: &Stream) -> bool {
         self.query.matchers().matches(&stream.labels)
+    }
+
+    fn matchers(&self) -> Option<&Matchers> {
+        Some(self.query.matchers())
     }
 
     fn requirements(&self) -> Option<&Requirements> {
@@ -82,6 +90,10 @@ impl Wanted for Samples {
 
     fn selects(&self, stream: &Stream) -> bool {
         self.query.matchers().matches(&stream.labels)
+    }
+
+    fn matchers(&self) -> Option<&Matchers> {
+        Some(self.query.matchers())
     }
 
     fn requirements(&self) -> Option<&Requirements> {
@@ -132,6 +144,10 @@ impl Wanted for Streams {
 
     fn selects(&self, stream: &Stream) -> bool {
         self.matchers.is_empty() || self.matchers.iter().any(|m| m.matches(&stream.labels))
+    }
+
+    fn matchers(&self) -> Option<&Matchers> {
+        if let [one] = &self.matchers[..] { Some(one) } else { None }
     }
 
     fn requirements(&self) -> Option<&Requirements> {

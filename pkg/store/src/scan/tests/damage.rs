@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use tailwater_wire::node::{NodeError, Scanned};
 
-use super::world::{Layout, Line, OWN, RUNTIME};
+use super::world::{Layout, Line, OWN, RUNTIME, history};
 use super::*;
 
 /// Batches of one line per stream and instant, all in one block of small pages each hundred.
@@ -161,16 +161,16 @@ fn a_store_that_cannot_be_reached_fails_the_query() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("store");
     let objects = crate::objects::Objects::open(folder.to_str().unwrap(), &crate::objects::Options::default()).unwrap();
-    let history = crate::history::History::new(objects.clone(), 1 << 20, RUNTIME.handle().clone());
     let (_, mut world) = long(2);
     for block in &world.blocks {
         let (bytes, _) = RUNTIME.block_on(world.objects.get(&block.path)).unwrap().unwrap();
         RUNTIME.block_on(objects.put(&block.path, vec![bytes])).unwrap();
     }
-    (world.objects, world.history) = (objects, history);
+    world.history = history(&objects, 1 << 20);
+    world.objects = objects;
     let request = select_request(r#"{app=~".+"}"#);
     assert_eq!(selected(&world, &request).lines.len(), 800);
-    world.history = crate::history::History::new(world.objects.clone(), 1 << 20, RUNTIME.handle().clone());
+    world.history = history(&world.objects, 1 << 20);
     std::fs::rename(&folder, dir.path().join("elsewhere")).unwrap();
     let failed = select(&world, &request, 1, &Cancel::default());
     assert!(matches!(failed, Err(NodeError::Unavailable { .. })), "{failed:?}");

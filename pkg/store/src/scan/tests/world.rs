@@ -12,6 +12,7 @@ use tailwater_wire::push;
 use tokio::runtime::Runtime;
 
 use crate::block::{Entry, Options, Writer};
+use crate::catalog::{Catalog, Refresh};
 use crate::deletes::Deletion;
 use crate::entries::{Entries, Place, Run};
 use crate::history::{BlockRef, History, Places};
@@ -174,12 +175,18 @@ pub(super) struct World {
     batches: Vec<(u64, Arc<Entries>)>,
 }
 
+/// A history whose catalog is of no use.
+pub(super) fn history(objects: &Objects, cache_bytes: usize) -> History {
+    let catalog = Arc::new(Catalog::new(objects.clone(), Refresh::Exclusive));
+    History::new(catalog, None, cache_bytes, RUNTIME.handle().clone())
+}
+
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
 impl World {
     pub(super) fn new(batches: &[Batch], layout: &Layout) -> Self {
         let objects = Objects::open("memory:", &crate::objects::Options::default()).unwrap();
-        let history = History::new(objects.clone(), layout.cache_bytes, RUNTIME.handle().clone());
+        let history = history(&objects, layout.cache_bytes);
         let mut world = Self {
             objects,
             history,
@@ -248,7 +255,7 @@ impl Source for World {
     fn collect(&self, (after, upto): (u64, u64), (first, last): (i64, i64)) -> Result<Vec<Unit>, NodeError> {
         let places = Places { own: self.log(), after, upto: upto.min(self.covered), earlier: after == 0 };
         let blocks = self.blocks.iter().filter(|block| block.min <= last && block.max >= first).cloned();
-        let mut units = self.history.units(blocks, places);
+        let mut units = self.history.blocks(blocks, places);
         let asked = self
             .batches
             .iter()
