@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use crate::error::{PushError, PushErrorKind};
 use crate::group::{Follower, Group};
 use crate::log::{Account, ArrivalLog};
 use crate::metrics::{LogCollector, Metrics};
+use crate::pager::{Pager, PagerMetrics};
 use crate::receipt::Receipt;
 use crate::recover::{Readiness, Recovering};
 use crate::{push, read, recover};
@@ -59,6 +60,8 @@ pub struct Ingester {
     /// Makes hashes of what senders choose unpredictable.
     pub(crate) seed: u64,
     metrics: Metrics,
+    pub(crate) pager: OnceLock<Pager>,
+    pub(crate) pager_metrics: PagerMetrics,
     wal_metrics: wal::Metrics,
     pub(crate) readiness: Arc<Readiness>,
     closed: Arc<AtomicBool>,
@@ -111,6 +114,8 @@ impl Ingester {
         Arc::new(Self {
             readiness: Arc::new(Readiness::new(!log.is_durable(), log.bytes_on_disk())),
             log,
+            pager: OnceLock::new(),
+            pager_metrics: PagerMetrics::new(),
             wal_metrics,
             tenants: Arc::new(Tenants::new(metrics.clone())),
             limits,
@@ -164,6 +169,7 @@ impl Ingester {
         let (log, readiness) = (Arc::clone(&self.log), Arc::clone(&self.readiness));
         if log.is_durable() {
             self.wal_metrics.register(registry);
+            self.pager_metrics.register(registry, &log, &self.clock);
         }
         registry.register_collector(Box::new(LogCollector { log, readiness }));
     }

@@ -32,6 +32,7 @@
 mod build;
 mod cut;
 mod metrics;
+mod of_ingester;
 mod plan;
 #[cfg(test)]
 mod tests;
@@ -42,7 +43,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use prometheus_client::registry::Registry;
 use tailwater_model::{Clock, Timestamp};
 use tailwater_store::Error;
 use tailwater_store::block::Options;
@@ -52,8 +52,10 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use self::cut::Cutter;
-use self::metrics::{Lag, Metrics};
+use self::metrics::Metrics;
 use crate::log::ArrivalLog;
+
+pub(crate) use self::metrics::Metrics as PagerMetrics;
 
 /// How often it is looked whether a cut is due.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -149,9 +151,9 @@ impl Pager {
         catalog: Arc<Catalog>,
         config: PagerConfig,
         clock: Arc<dyn Clock>,
+        metrics: Metrics,
     ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let metrics = Metrics::new();
         let cutter = Cutter::new(
             Arc::clone(&log),
             Arc::clone(&clock),
@@ -212,13 +214,6 @@ impl Pager {
             // Whatever became of it, it has ended.
             let _ = task.await;
         }
-    }
-
-    /// Adds what is counted here.
-    pub(crate) fn register_metrics(&self, registry: &mut Registry) {
-        self.shared.metrics.register(registry);
-        let lag = Lag { log: Arc::clone(&self.shared.log), clock: Arc::clone(&self.shared.clock) };
-        registry.register_collector(Box::new(lag));
     }
 }
 
