@@ -24,10 +24,10 @@ use crate::error::{PushError, PushErrorKind};
 use crate::group::{Follower, Group};
 use crate::log::{Account, ArrivalLog};
 use crate::metrics::{LogCollector, Metrics};
+use crate::pager::{Pager, PagerMetrics};
 use crate::receipt::Receipt;
 use crate::recover::{Readiness, Recovering};
 use crate::{push, read, recover};
-use crate::pager::{Pager, PagerConfig};
 use crate::store::{self, Everything, Store};
 use crate::tenant::Tenants;
 
@@ -61,18 +61,14 @@ pub struct Ingester {
     /// Makes hashes of what senders choose unpredictable.
     pub(crate) seed: u64,
     metrics: Metrics,
+    pub(crate) pager: OnceLock<Pager>,
+    pub(crate) pager_metrics: PagerMetrics,
     wal_metrics: wal::Metrics,
     pub(crate) readiness: Arc<Readiness>,
     closed: Arc<AtomicBool>,
     reads: Arc<Semaphore>,
     swept: AtomicI64,
-    store: OnceLock<Attached>,
-}
-
-/// The store, and who fills it.
-struct Attached {
-    store: Store,
-    pager: Pager,
+    store: OnceLock<Store>,
 }
 
 impl Ingester {
@@ -120,6 +116,8 @@ impl Ingester {
         Arc::new(Self {
             readiness: Arc::new(Readiness::new(!log.is_durable(), log.bytes_on_disk())),
             log,
+            pager: OnceLock::new(),
+            pager_metrics: PagerMetrics::new(),
             wal_metrics,
             tenants: Arc::new(Tenants::new(metrics.clone())),
             limits,
@@ -141,36 +139,10 @@ impl Ingester {
         recover::recover(self)
     }
 
-    /// What is accepted goes into blocks, from when the ingester is ready, and searches find it there. To be called once and within a
-    /// runtime. It is for an ingester with a write-ahead log: one in memory forgets what was not put into blocks soon enough.
-    pub fn attach(&self, store: Store, pager: PagerConfig) {
-        self.store.get_or_init(|| {
-            let (log, catalog) = (Arc::clone(&self.log), Arc::clone(&store.catalog));
-            let mut readiness = self.readiness.subscribe();
-            let ready = async move {
-                // If it never gets ready there is nothing to page.
-                let _gone = readiness.wait_for(|is_ready| *is_ready).await;
-            };
-            Attached { pager: Pager::start(log, catalog, pager, Arc::clone(&self.clock), ready), store }
-        });
-    }
-
-    /// Puts everything into blocks that was accepted by now; returns when the catalog lists it. Without a store there is nothing to do.
-    ///
-    /// # Errors
-    /// Why it could not be done. Nothing is lost, and the ingester goes on trying.
-    pub async fn flush(&self) -> Result<(), Arc<Error>> {
-        match self.store.get() {
-            Some(attached) => attached.pager.flush().await,
-            None => Ok(()),
-        }
-    }
-
-    /// Stops putting lines into blocks, after the step that is under way.
-    pub async fn stop_paging(&self) {
-        if let Some(attached) = self.store.get() {
-            attached.pager.stop().await;
-        }
+    /// From now on searches look into the blocks of a store, too. To be called once, before anything is asked. It is for an ingester with a
+    /// write-ahead log and a pager ([`Ingester::start_pager`]).
+    pub fn attach(&self, store: Store) {
+        self.store.get_or_init(|| store);
     }
 
     /// How far the recovery is; none once the ingester is ready.
@@ -206,13 +178,13 @@ impl Ingester {
         let (log, readiness) = (Arc::clone(&self.log), Arc::clone(&self.readiness));
         if log.is_durable() {
             self.wal_metrics.register(registry);
+            self.pager_metrics.register(registry, &log, &self.clock);
         }
         registry.register_collector(Box::new(LogCollector { log, readiness }));
-        if let Some(attached) = self.store.get() {
-            attached.pager.register_metrics(registry);
-            attached.store.history.register(registry);
-            attached.store.catalog.register(registry);
-            attached.store.catalog.objects().register(registry);
+        if let Some(Store { catalog, history, .. }) = self.store.get() {
+            history.register(registry);
+            catalog.register(registry);
+            catalog.objects().register(registry);
         }
     }
 
@@ -252,7 +224,7 @@ impl Ingester {
         Everything {
             log: Arc::clone(&self.log),
             account: known.unwrap_or_else(|| store::stranger(tenant)),
-            store: self.store.get().map(|attached| attached.store.clone()),
+            store: self.store.get().cloned(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! The ingester: streams, the arrival log and its readers, tail groups.
+//! The ingester: streams, the arrival log and its readers, tail groups, and the pager.
 //!
 //! A push is checked as Loki checks it and becomes a batch of the arrival log; everything else reads: follows through tail
 //! groups, history by position and time. No reader can hold up a push.

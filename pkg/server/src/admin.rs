@@ -37,7 +37,7 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response {
 
 /// `/flush`: puts everything into blocks that was accepted by now, and answers when it is done.
 pub(crate) async fn flush(State(app): State<Arc<App>>) -> Response {
-    match app.ingester.flush().await {
+    match app.storage.flush().await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(error) => {
             let text = format!("not everything could be put into blocks, it stays in the write-ahead log: {error}");

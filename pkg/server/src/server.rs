@@ -93,6 +93,7 @@ impl Server {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         ingester.register_metrics(&mut registry);
+        storage.register_metrics(&mut registry);
         querier.register_metrics(&mut registry);
         let app = App::new(config, tenancy, limits, clock, storage, querier, metrics, registry);
         Ok(Self { app: Arc::new(app), listener, addrs: Addrs { http } })

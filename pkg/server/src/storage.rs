@@ -6,11 +6,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus_client::registry::Registry;
 use tailwater_ingester::{Ingester, PagerConfig, Store};
 use tailwater_model::{Clock, TenantLimits};
 use tailwater_store::catalog::{Catalog, Refresh};
 use tailwater_store::deletes::Deletes;
 use tailwater_store::history::History;
+use tailwater_store::housekeeping::{Housekeeping, Settings};
 use tailwater_store::objects::{self, Objects};
 use tailwater_store::wal::{self, SyncPolicy};
 use tokio::runtime::Handle;
@@ -18,16 +20,23 @@ use tokio::runtime::Handle;
 use crate::config::WalSync;
 use crate::{Config, Error};
 
-/// How long the process waits for the pager to end the step it is at when it goes down.
-const PAGER_STOP: Duration = Duration::from_secs(10);
+/// How long the process waits for the pager and housekeeping to end the step they are at when it goes down.
+const STOP: Duration = Duration::from_secs(10);
 
 /// The parts that keep lines.
 pub(crate) struct Storage {
     pub(crate) ingester: Arc<Ingester>,
     /// None where lines are in memory only, or where nothing is deleted on request.
     pub(crate) deletes: Option<Arc<Deletes>>,
-    /// Whether lines go to disk.
-    durable: bool,
+    /// None where lines are in memory only.
+    kept: Option<Kept>,
+}
+
+/// What puts lines into blocks, and looks after these.
+struct Kept {
+    catalog: Arc<Catalog>,
+    pager: PagerConfig,
+    housekeeping: Arc<Housekeeping>,
 }
 
 impl Storage {
@@ -49,51 +58,103 @@ impl Storage {
         let opened = tokio::task::spawn_blocking(move || Ingester::open(settings, own_limits, own_clock)).await;
         let ingester = opened.map_err(|error| Error::Storage(error.to_string()))??;
         if !durable {
-            return Ok(Self { ingester, deletes: None, durable });
+            return Ok(Self { ingester, deletes: None, kept: None });
         }
         let objects = Objects::open(&config.storage_url(), &options(config))?;
         tracing::info!(wal = %config.wal_dir().display(), store = objects.url(), "lines are kept");
         let catalog = Arc::new(Catalog::new(objects.clone(), Refresh::Exclusive));
-        let deletes = config.compactor.retention_enabled.then(|| {
-            let cancel_period = config.compactor.delete_request_cancel_period;
-            Arc::new(Deletes::new(objects.clone(), Arc::clone(clock), cancel_period))
-        });
+        let cancel_period = config.compactor.delete_request_cancel_period;
+        let requests = Arc::new(Deletes::new(objects.clone(), Arc::clone(clock), cancel_period));
+        let deletes = config.compactor.retention_enabled.then(|| Arc::clone(&requests));
         let cache_bytes = usize::try_from(mebibytes(config.storage.cache_mb)).unwrap_or(usize::MAX);
         let history = History::new(objects, cache_bytes, Handle::current());
-        let store =
-            Store { catalog: Arc::clone(&catalog), history, deletes: deletes.clone(), runtime: Handle::current() };
+        let runtime = Handle::current();
+        ingester.attach(Store { catalog: Arc::clone(&catalog), history, deletes: deletes.clone(), runtime });
         let pager = PagerConfig {
             target_block_bytes: mebibytes(config.ingester.target_block_mb),
             max_block_age: config.ingester.max_block_age,
             ..PagerConfig::default()
         };
-        ingester.attach(store, pager);
-        Ok(Self { ingester, deletes, durable })
+        let settings = Settings {
+            interval: config.compactor.compaction_interval,
+            delete_delay: config.compactor.retention_delete_delay,
+            max_bytes: config.storage.max_bytes,
+            retention: config.compactor.retention_enabled,
+            ..Settings::default()
+        };
+        let of_log = Arc::clone(&ingester);
+        let settled = Arc::new(move || of_log.in_blocks_until());
+        let (limits, clock) = (Arc::clone(limits), Arc::clone(clock));
+        let housekeeping = Housekeeping::new(Arc::clone(&catalog), requests, limits, settled, settings, clock);
+        let kept = Kept { catalog, pager, housekeeping: Arc::new(housekeeping) };
+        Ok(Self { ingester, deletes, kept: Some(kept) })
     }
 
-    /// Takes back what the log holds; the ingester is ready then. Ends at once if lines are in memory only.
-    pub(crate) fn recover(&self) {
-        let ingester = Arc::clone(&self.ingester);
-        if !self.durable {
-            return;
+    /// Adds the metrics of what looks after blocks.
+    pub(crate) fn register_metrics(&self, registry: &mut Registry) {
+        if let Some(kept) = &self.kept {
+            kept.housekeeping.register_metrics(registry);
         }
-        // Not waited for: until it is done the server says that it is starting.
-        drop(tokio::task::spawn_blocking(move || {
-            if let Err(error) = ingester.recover() {
-                tracing::error!(%error, "the write-ahead log cannot be read, so the server does not become ready");
+    }
+
+    /// Takes back what the log holds, and begins to put lines into blocks; the ingester is ready then. Not waited for: until it is done the
+    /// server says that it is starting.
+    pub(crate) fn recover(&self) {
+        let Some(Kept { catalog, pager, housekeeping }) = &self.kept else { return };
+        let (ingester, catalog, pager) = (Arc::clone(&self.ingester), Arc::clone(catalog), *pager);
+        let housekeeping = Arc::clone(housekeeping);
+        tokio::spawn(async move {
+            let recovering = Arc::clone(&ingester);
+            match tokio::task::spawn_blocking(move || recovering.recover()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    return tracing::error!(%error, "the write-ahead log cannot be read, so the server does not become ready");
+                }
+                Err(error) => return tracing::error!(%error, "the recovery ended early"),
             }
-        }));
+            ingester.start_pager(Arc::clone(&catalog), pager);
+            match catalog.load().await {
+                Ok(found) => {
+                    let (tenants, days) = (found.tenants, found.days);
+                    tracing::info!(tenants, days, "read the catalog of blocks");
+                    for error in found.corrupt {
+                        tracing::error!(%error, "a part of the catalog is lost, answers are partial");
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "the store cannot be reached yet"),
+            }
+            housekeeping.start();
+        });
+    }
+
+    /// Puts everything into blocks that was accepted by now. Nothing to do where lines are in memory only.
+    ///
+    /// # Errors
+    /// Why it could not be done. Nothing is lost.
+    pub(crate) async fn flush(&self) -> Result<(), String> {
+        if self.kept.is_none() {
+            return Ok(());
+        }
+        if self.ingester.recovering().is_some() {
+            return Err("the server is starting".to_owned());
+        }
+        self.ingester.flush().await.map_err(|error| error.to_string())
     }
 
     /// Ends the log in good order, once nothing is pushed any more. `flush`: put everything into blocks first.
     pub(crate) async fn close(&self, flush: bool) {
-        if !self.durable || self.ingester.recovering().is_some() {
+        let Some(kept) = &self.kept else { return };
+        if flush && let Err(error) = self.flush().await {
+            tracing::warn!(error, "not everything could be put into blocks; it stays in the write-ahead log");
+        }
+        let stop = async {
+            self.ingester.stop_pager().await;
+            kept.housekeeping.stop().await;
+        };
+        let _timeout = tokio::time::timeout(STOP, stop).await;
+        if self.ingester.recovering().is_some() {
             return;
         }
-        if flush && let Err(error) = self.ingester.flush().await {
-            tracing::warn!(%error, "not everything could be put into blocks; it stays in the write-ahead log");
-        }
-        let _timeout = tokio::time::timeout(PAGER_STOP, self.ingester.stop_paging()).await;
         let ingester = Arc::clone(&self.ingester);
         match tokio::task::spawn_blocking(move || ingester.end()).await {
             Ok(Ok(())) => {}

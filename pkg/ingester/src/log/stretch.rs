@@ -91,6 +91,24 @@ impl ArrivalLog {
         Uncovered { bytes: state.line_bytes.saturating_sub(before), oldest: Some(oldest), ..none }
     }
 
+    /// Returns when a batch, and all before it, survive a loss of power: what is in blocks must not be forgotten here. Blocks.
+    ///
+    /// # Errors
+    /// What the disk said.
+    pub(crate) fn sync(&self, seq: u64) -> Result<(), Error> {
+        self.disk.as_ref().map_or(Ok(()), |disk| disk.wal.sync_up_to(seq))
+    }
+
+    /// Everything that was accepted before this instant is in blocks.
+    pub(crate) fn in_blocks_until(&self) -> Timestamp {
+        // Whatever is accepted from now on is accepted later than this.
+        let watermark = {
+            let _nothing_is_added = self.state.read();
+            self.stamps.lock().watermark(self.clock.now())
+        };
+        self.uncovered().oldest.map_or(watermark, |oldest| oldest.min(watermark))
+    }
+
     /// The batches of all tenants after one number and up to another, in order, until their lines have `max_line_bytes`; and up to which
     /// number these are all. At least one, if there is any. Batches that cannot be read are left out, which is told in the log. Blocks.
     ///

@@ -26,7 +26,7 @@ struct ByReason {
 
 /// Counters of the pager.
 #[derive(Clone, Debug)]
-pub(super) struct Metrics {
+pub(crate) struct Metrics {
     cuts: Family<ByReason, Counter>,
     seconds: Histogram,
     /// Attempts that failed.
@@ -38,7 +38,7 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             cuts: Family::default(),
             seconds: Histogram::new(SECONDS),
@@ -70,7 +70,8 @@ impl Metrics {
         self.stored_bytes.inc_by(block.bytes);
     }
 
-    pub(super) fn register(&self, registry: &mut Registry) {
+    /// Adds them to a registry, and how far the pager is behind in a log.
+    pub(crate) fn register(&self, registry: &mut Registry, log: &Arc<ArrivalLog>, clock: &Arc<dyn Clock>) {
         registry.register("tailwater_pager_cuts", "Stretches of the log put into blocks, by reason", self.cuts.clone());
         registry.register("tailwater_pager_cut_seconds", "Time of cuts, uploads included", self.seconds.clone());
         registry.register("tailwater_pager_failures", "Attempts at a cut that failed", self.failures.clone());
@@ -78,13 +79,14 @@ impl Metrics {
         registry.register("tailwater_pager_lines", "Lines put into blocks", self.lines.clone());
         registry.register("tailwater_pager_line_bytes", "Bytes of lines put into blocks", self.line_bytes.clone());
         registry.register("tailwater_pager_stored_bytes", "Bytes of blocks", self.stored_bytes.clone());
+        registry.register_collector(Box::new(Lag { log: Arc::clone(log), clock: Arc::clone(clock) }));
     }
 }
 
 /// How far the pager is behind, read when it is asked for.
-pub(super) struct Lag {
-    pub(super) log: Arc<ArrivalLog>,
-    pub(super) clock: Arc<dyn Clock>,
+struct Lag {
+    log: Arc<ArrivalLog>,
+    clock: Arc<dyn Clock>,
 }
 
 impl std::fmt::Debug for Lag {

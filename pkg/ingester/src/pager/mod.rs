@@ -32,6 +32,7 @@
 mod build;
 mod cut;
 mod metrics;
+mod of_ingester;
 mod plan;
 #[cfg(test)]
 mod tests;
@@ -42,7 +43,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use prometheus_client::registry::Registry;
 use tailwater_model::{Clock, Timestamp};
 use tailwater_store::Error;
 use tailwater_store::block::Options;
@@ -52,8 +52,10 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use self::cut::Cutter;
-use self::metrics::{Lag, Metrics};
+use self::metrics::Metrics;
 use crate::log::ArrivalLog;
+
+pub(crate) use self::metrics::Metrics as PagerMetrics;
 
 /// How often it is looked whether a cut is due.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -143,16 +145,15 @@ struct Waiter {
 }
 
 impl Pager {
-    /// Starts to page once `ready` has come true. Needs a runtime.
+    /// Starts to page. Needs a runtime.
     pub(crate) fn start(
         log: Arc<ArrivalLog>,
         catalog: Arc<Catalog>,
         config: PagerConfig,
         clock: Arc<dyn Clock>,
-        ready: impl Future<Output = ()> + Send + 'static,
+        metrics: Metrics,
     ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let metrics = Metrics::new();
         let cutter = Cutter::new(
             Arc::clone(&log),
             Arc::clone(&clock),
@@ -173,11 +174,7 @@ impl Pager {
             waiting: Mutex::default(),
             failure: Mutex::default(),
         });
-        let work = run(Arc::clone(&shared));
-        let task = tokio::spawn(async move {
-            ready.await;
-            work.await;
-        });
+        let task = tokio::spawn(run(Arc::clone(&shared)));
         Self { shared, task: Mutex::new(Some(task)) }
     }
 
@@ -218,13 +215,6 @@ impl Pager {
             let _ = task.await;
         }
     }
-
-    /// Adds what is counted here.
-    pub(crate) fn register_metrics(&self, registry: &mut Registry) {
-        self.shared.metrics.register(registry);
-        let lag = Lag { log: Arc::clone(&self.shared.log), clock: Arc::clone(&self.shared.clock) };
-        registry.register_collector(Box::new(lag));
-    }
 }
 
 impl Drop for Pager {
@@ -241,7 +231,7 @@ impl fmt::Debug for Pager {
 
 async fn run(shared: Arc<Shared>) {
     let mut waiters: Vec<Waiter> = Vec::new();
-    let mut failures: u32 = 0;
+    let mut failures = 0;
     let mut pause_until: Option<Instant> = None;
     while !shared.stop.load(Ordering::Acquire) {
         waiters.append(&mut shared.waiting.lock());

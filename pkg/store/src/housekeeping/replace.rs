@@ -107,12 +107,10 @@ impl Keeper {
             let next = match built {
                 Ok(next) => next,
                 Err(error) if is_damage(&error) => {
-                    // Which of them it is the error says.
-                    for block in blocks {
-                        if blocks.len() == 1 || error.to_string().contains(&block.id.to_string()) {
-                            self.damaged(tenant, block, &error);
-                        }
-                    }
+                    let Some(block) = rewrite.unreadable().and_then(|number| blocks.get(number)) else {
+                        return Err(error);
+                    };
+                    self.damaged(tenant, block, &error);
                     return Ok(None);
                 }
                 Err(error) => return Err(error),

@@ -73,6 +73,8 @@ pub(super) struct Rewrite {
     merge: Option<Merge>,
     dropped: Dropped,
     looks: u32,
+    /// The input that could not be read.
+    unreadable: Option<usize>,
 }
 
 /// The entries of one stream and one log, from several inputs.
@@ -130,12 +132,17 @@ impl Rewrite {
             }
         }
         let todo = all.into_iter().rev().map(|((labels, log), pages)| (labels, log, pages)).collect();
-        Self { inputs, filter, options, cancel, todo, merge: None, dropped, looks: 0 }
+        Self { inputs, filter, options, cancel, todo, merge: None, dropped, looks: 0, unreadable: None }
     }
 
     /// What was left out so far.
     pub(super) fn dropped(&self) -> Dropped {
         self.dropped
+    }
+
+    /// The input that could not be read, by number, if that is why it failed.
+    pub(super) fn unreadable(&self) -> Option<usize> {
+        self.unreadable
     }
 
     /// The next block; nothing if everything is written. Blocks.
@@ -195,7 +202,8 @@ impl Rewrite {
                 return Ok(());
             }
         }
-        source.page = Some(Page { entries: input.page(number)?, at: 0, deleted });
+        let entries = input.page(number).inspect_err(|_| self.unreadable = Some(source.input))?;
+        source.page = Some(Page { entries, at: 0, deleted });
         Ok(())
     }
 
