@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
@@ -11,6 +11,7 @@ use prometheus_client::registry::Registry;
 use tailwater_logql::patterns::Pattern;
 use tailwater_model::{Clock, Labels, LogId, TenantId, TenantLimits, Timestamp};
 use tailwater_store::Error;
+use tailwater_store::history::History;
 use tailwater_store::scan::{self, Cancel};
 use tailwater_store::wal::{self, LocalDisk};
 use tailwater_wire::node::{
@@ -25,11 +26,11 @@ use crate::group::{Follower, Group};
 use crate::log::{Account, ArrivalLog};
 use crate::metrics::{LogCollector, Metrics};
 use crate::pager::{Pager, PagerMetrics};
+use crate::read::Everything;
 use crate::receipt::Receipt;
 use crate::recover::{Readiness, Recovering};
-use crate::{push, read, recover};
-use crate::store::{self, Everything, Store};
 use crate::tenant::Tenants;
+use crate::{push, read, recover};
 
 /// How often idle streams and tenants are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
@@ -68,7 +69,7 @@ pub struct Ingester {
     closed: Arc<AtomicBool>,
     reads: Arc<Semaphore>,
     swept: AtomicI64,
-    store: OnceLock<Store>,
+    history: OnceLock<History>,
 }
 
 impl Ingester {
@@ -127,7 +128,7 @@ impl Ingester {
             reads: Arc::new(Semaphore::new(cores * READS_PER_CORE)),
             swept: AtomicI64::new(clock.now().nanos()),
             clock,
-            store: OnceLock::new(),
+            history: OnceLock::new(),
         })
     }
 
@@ -139,10 +140,10 @@ impl Ingester {
         recover::recover(self)
     }
 
-    /// From now on searches look into the blocks of a store, too. To be called once, before anything is asked. It is for an ingester with a
-    /// write-ahead log and a pager ([`Ingester::start_pager`]).
-    pub fn attach(&self, store: Store) {
-        self.store.get_or_init(|| store);
+    /// From now on searches look into blocks, too. To be called once, before anything is asked. It is for an ingester with a write-ahead log
+    /// and a pager ([`Ingester::start_pager`]).
+    pub fn attach(&self, history: History) {
+        self.history.get_or_init(|| history);
     }
 
     /// How far the recovery is; none once the ingester is ready.
@@ -172,7 +173,7 @@ impl Ingester {
         answer
     }
 
-    /// Adds the ingester's metrics to a registry, and those of its store if it has one by now.
+    /// Adds the ingester's metrics to a registry, and those of its history if it has one by now.
     pub fn register_metrics(&self, registry: &mut Registry) {
         self.metrics.register(registry);
         let (log, readiness) = (Arc::clone(&self.log), Arc::clone(&self.readiness));
@@ -181,10 +182,8 @@ impl Ingester {
             self.pager_metrics.register(registry, &log, &self.clock);
         }
         registry.register_collector(Box::new(LogCollector { log, readiness }));
-        if let Some(Store { catalog, history, .. }) = self.store.get() {
+        if let Some(history) = self.history.get() {
             history.register(registry);
-            catalog.register(registry);
-            catalog.objects().register(registry);
         }
     }
 
@@ -223,8 +222,8 @@ impl Ingester {
         let known = self.tenants.get(tenant).map(|tenant| Arc::clone(&tenant.account));
         Everything {
             log: Arc::clone(&self.log),
-            account: known.unwrap_or_else(|| store::stranger(tenant)),
-            store: self.store.get().cloned(),
+            account: known.unwrap_or_else(|| Arc::new(Account::new(tenant.clone()))),
+            history: self.history.get().cloned(),
         }
     }
 

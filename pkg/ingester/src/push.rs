@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tailwater_model::{Labels, Limits, TenantId, Timestamp};
+use tailwater_store::Error;
 use tailwater_store::entries::{Run, content_key};
 use tailwater_store::wal::MAX_PAYLOAD;
 use tailwater_wire::push::{self, EntrySpan, Push};
@@ -155,7 +156,8 @@ fn accept(ingester: &Ingester, id: &TenantId, push: Push, packed: Option<&[u8]>)
     let turn = durable.then(|| tenant.turn.lock());
     let checked = pass.check_streams(candidates);
     let is_whole = !checked.rewrite && !checked.altered && checked.entries.len() == push.entries.len();
-    let Checked { runs, numbers, entries, rewrite, bytes, taken, duplicates, changes, concerned, refusals, .. } = checked;
+    let Checked { runs, numbers, entries, rewrite, bytes, taken, duplicates, changes, concerned, refusals, .. } =
+        checked;
     if runs.is_empty() {
         let settled = if duplicates > 0 { ingester.log.settled() } else { None };
         drop(turn);

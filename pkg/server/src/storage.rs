@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
-use tailwater_ingester::{Ingester, PagerConfig, Store};
+use tailwater_ingester::{Ingester, PagerConfig};
 use tailwater_model::{Clock, TenantLimits};
 use tailwater_store::catalog::{Catalog, Refresh};
 use tailwater_store::deletes::Deletes;
@@ -67,9 +67,8 @@ impl Storage {
         let requests = Arc::new(Deletes::new(objects.clone(), Arc::clone(clock), cancel_period));
         let deletes = config.compactor.retention_enabled.then(|| Arc::clone(&requests));
         let cache_bytes = usize::try_from(mebibytes(config.storage.cache_mb)).unwrap_or(usize::MAX);
-        let history = History::new(objects, cache_bytes, Handle::current());
-        let runtime = Handle::current();
-        ingester.attach(Store { catalog: Arc::clone(&catalog), history, deletes: deletes.clone(), runtime });
+        let history = History::new(Arc::clone(&catalog), deletes.clone(), cache_bytes, Handle::current());
+        ingester.attach(history);
         let pager = PagerConfig {
             target_block_bytes: mebibytes(config.ingester.target_block_mb),
             max_block_age: config.ingester.max_block_age,
@@ -94,6 +93,8 @@ impl Storage {
     pub(crate) fn register_metrics(&self, registry: &mut Registry) {
         if let Some(kept) = &self.kept {
             kept.housekeeping.register_metrics(registry);
+            kept.catalog.register(registry);
+            kept.catalog.objects().register(registry);
         }
     }
 

@@ -140,7 +140,12 @@ impl Cutter {
     }
 
     /// Builds and uploads the blocks of a group, one after the other.
-    async fn upload(&self, batches: &Arc<[Arc<Batch>]>, group: &Arc<Group>, covered: u64) -> Result<Vec<BlockMeta>, Error> {
+    async fn upload(
+        &self,
+        batches: &Arc<[Arc<Batch>]>,
+        group: &Arc<Group>,
+        covered: u64,
+    ) -> Result<Vec<BlockMeta>, Error> {
         let mut builder = Builder::new(self.log.id(), batches, group, self.options, covered, &self.cancel);
         let mut blocks = Vec::new();
         loop {

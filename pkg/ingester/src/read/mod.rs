@@ -2,6 +2,7 @@
 //! time, and end early when nobody waits for the answer any more.
 
 mod chunk;
+mod everything;
 
 use std::sync::Arc;
 
@@ -11,8 +12,7 @@ use tailwater_wire::node::{Answer, NodeError, Sampled, SamplesRequest};
 use tokio::sync::Semaphore;
 
 pub(crate) use chunk::chunk;
-
-use crate::store::Everything;
+pub(crate) use everything::Everything;
 
 /// See [`tailwater_wire::node::Node::samples`].
 pub(crate) fn samples(
@@ -21,12 +21,12 @@ pub(crate) fn samples(
     seed: u64,
     cancel: &Cancel,
 ) -> Result<Sampled, NodeError> {
-    let Everything { log, account, store } = source;
+    let Everything { log, account, history } = source;
     let (head, ()) = log.with_head(account, || ());
     let through = request.as_of.min(head.seq);
     let from_anywhere = request.after == 0 && request.settled.is_none();
     // What the log has trimmed is in blocks, if there are any.
-    let complete = from_anywhere || store.is_some();
+    let complete = from_anywhere || history.is_some();
     let gap = if complete { None } else { log.gap_after(account, request.after, through) };
     let known = Sampled { through, watermark: head.watermark, gap, ..Sampled::default() };
     scan::samples(source, request, known, seed, cancel)
