@@ -26,8 +26,8 @@ use crate::log::{Account, ArrivalLog};
 use crate::metrics::{LogCollector, Metrics};
 use crate::receipt::Receipt;
 use crate::recover::{Readiness, Recovering};
-use crate::{push, read, recover};
 use crate::tenant::{Tenant, Tenants};
+use crate::{push, read, recover};
 
 /// How often idle streams and tenants are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);

@@ -38,9 +38,9 @@ use self::stamps::Stamps;
 use crate::batch::Batch;
 
 pub(crate) use self::append::{Appended, Maker, Settled};
-pub(crate) use self::payload::encode_head;
 #[cfg(test)]
 pub(crate) use self::payload::decode;
+pub(crate) use self::payload::encode_head;
 pub(crate) use self::texts::Texts;
 
 /// A tenant's account with the log.
@@ -66,7 +66,15 @@ impl Account {
     /// The account of a tenant of which the log has nothing.
     pub(crate) fn new(tenant: TenantId) -> Self {
         let zero = AtomicU64::default;
-        Self { tenant, written: zero(), total: zero(), trimmed: zero(), unmarked: zero(), batches: zero(), last: zero() }
+        Self {
+            tenant,
+            written: zero(),
+            total: zero(),
+            trimmed: zero(),
+            unmarked: zero(),
+            batches: zero(),
+            last: zero(),
+        }
     }
 }
 

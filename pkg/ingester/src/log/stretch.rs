@@ -89,12 +89,7 @@ impl ArrivalLog {
     /// # Errors
     /// What the disk said. It may be tried again.
     #[cfg_attr(not(test), expect(dead_code, reason = "whoever cuts blocks calls it, and that comes next"))]
-    pub(crate) fn stretch(
-        &self,
-        after: u64,
-        upto: u64,
-        max_line_bytes: u64,
-    ) -> Result<(Vec<Arc<Batch>>, u64), Error> {
+    pub(crate) fn stretch(&self, after: u64, upto: u64, max_line_bytes: u64) -> Result<(Vec<Arc<Batch>>, u64), Error> {
         let upto = upto.min(self.head());
         let (mut found, mut bytes, mut through) = (Vec::new(), 0, after);
         let mut accounts = HashMap::<TenantId, Arc<Account>>::new();

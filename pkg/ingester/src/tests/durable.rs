@@ -20,8 +20,7 @@ struct Place {
 impl Place {
     fn new(sync: SyncPolicy) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let wal =
-            WalConfig { dir: dir.path().join("wal"), sync, segment_bytes: 4 << 10, keep_bytes: 0, max_bytes: 0 };
+        let wal = WalConfig { dir: dir.path().join("wal"), sync, segment_bytes: 4 << 10, keep_bytes: 0, max_bytes: 0 };
         Self { dir, disk: Arc::default(), wal }
     }
 

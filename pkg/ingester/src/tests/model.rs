@@ -157,7 +157,11 @@ impl Model {
             FollowEvent::Lines(batch) => {
                 let got = self.note(batch);
                 assert!(!got.is_empty());
-                assert_eq!(got, self.matching(*tenant, *query, *position, batch.through), "after {position}, trimmed {trimmed}");
+                assert_eq!(
+                    got,
+                    self.matching(*tenant, *query, *position, batch.through),
+                    "after {position}, trimmed {trimmed}"
+                );
                 self.watermarks.push((batch.through, batch.watermark));
                 *position = batch.through;
             }
