@@ -12,7 +12,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use tailwater_ingester::{Accepted, Config, Ingester, SyncPolicy, WalConfig};
 use tailwater_logql::LogQuery;
 use tailwater_logql::ast::{LineFilter, LineOp, LineOperand, LogExpr, MatchOp, Matcher, Stage};
-use tailwater_model::{Limits, SystemClock, TenantId, Timestamp};
+use tailwater_model::{Limits, SystemClock, TenantId, TenantLimits, Timestamp};
 use tailwater_wire::node::{Direction, Follow, FollowRequest, Node as _, SelectRequest};
 use tailwater_wire::push::{EntrySpan, PairSpan, Push, StreamSpan, extract, pack};
 
@@ -66,7 +66,7 @@ fn decoded(now: i64) -> Push {
     extract(&push, push.streams.iter().map(|stream| (push.labels(stream), push.entries(stream)))).expect("a push")
 }
 
-fn limits() -> Arc<Arc<Limits>> {
+fn limits() -> Arc<dyn TenantLimits> {
     Arc::new(Arc::new(Limits {
         ingestion_rate_mb: 1e9,
         ingestion_burst_size_mb: 1e9,

@@ -91,7 +91,7 @@ pub(super) fn batch_of(
 
 /// What is wrong with a record whose bytes are what was written, but not what anybody can read.
 pub(super) fn corrupt(seq: u64, reason: &str) -> Error {
-    Error::Corrupt { what: format!("batch {seq} of the write-ahead log").into(), reason: reason.into() }
+    Error::Corrupt { what: format!("batch {seq} of the write-ahead log"), reason: reason.into() }
 }
 
 /// The tenant's lines before a record.
@@ -163,7 +163,7 @@ impl ArrivalLog {
         seen: Option<u64>,
     ) -> Result<Fetched, Error> {
         let unavailable =
-            |reason: String| Error::Unavailable { what: "reading the write-ahead log".into(), reason: reason.into() };
+            |reason: String| Error::Unavailable { what: "reading the write-ahead log".into(), reason };
         let Some(turns) = self.disk.as_ref().map(|disk| Arc::clone(&disk.turns)) else {
             return Err(unavailable("there is none".to_owned()));
         };
