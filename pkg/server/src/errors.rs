@@ -42,9 +42,8 @@ impl From<tailwater_querier::Error> for Failure {
     fn from(error: tailwater_querier::Error) -> Self {
         let status = match error.kind() {
             tailwater_querier::Kind::BadRequest => StatusCode::BAD_REQUEST,
-            tailwater_querier::Kind::Unavailable | tailwater_querier::Kind::Internal => {
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
+            tailwater_querier::Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            tailwater_querier::Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             tailwater_querier::Kind::Timeout => StatusCode::GATEWAY_TIMEOUT,
         };
         Self::new(status, error.to_string())

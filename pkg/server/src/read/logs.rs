@@ -79,6 +79,7 @@ async fn logs(
         stats.lines = found.scanned.lines;
         stats.matched = found.scanned.matched;
         stats.batches = found.scanned.batches;
+        stats.blocks = found.scanned.blocks;
         stats.nodes = found.nodes;
         (lines, warnings) = (found.lines, found.warnings);
     }

@@ -87,6 +87,7 @@ fn stats(asked: &Asked, found: Option<&MetricAnswer>, returned: usize) -> Stats 
         lines: scanned.lines,
         matched: scanned.matched,
         batches: scanned.batches,
+        blocks: scanned.blocks,
         returned: returned as u64,
         nodes: found.map_or(0, |found| found.nodes),
         took: asked.since.elapsed(),

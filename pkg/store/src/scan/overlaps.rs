@@ -36,8 +36,12 @@ impl Runs {
     /// Adds a run of the log. Those of a stream come in the order of the log.
     pub(super) fn add_of_log(&mut self, hash: u64, min: i64, max: i64) {
         let known = self.0.entry(hash).or_default();
-        let goes_on = |run: &&mut (i64, i64)| run.1 < min && min.saturating_sub(run.1) <= GAP;
-        match known.iter_mut().rev().take(RECENT).find(goes_on) {
+        let recent = known.len().saturating_sub(RECENT);
+        let recent = known.get_mut(recent..).unwrap_or_default();
+        let before = recent.iter().filter(|run| run.1 < min && min.saturating_sub(run.1) <= GAP).map(|run| run.1).max();
+        // Not over others: that would be more comparing than one run more.
+        let free = before.filter(|end| recent.iter().all(|run| run.1 <= *end || run.0 > min));
+        match recent.iter_mut().find(|run| Some(run.1) == free) {
             Some(run) => run.1 = max,
             None => known.push((min, max)),
         }

@@ -17,7 +17,7 @@ use tailwater_wire::node::{
     VolumeRequest,
 };
 
-use self::world::{Batch, LINES, METADATA, Plain, World, batches, labels, layouts};
+use self::world::{Batch, LINES, METADATA, MS, Plain, World, batches, labels, layouts};
 use super::*;
 use crate::deletes::{Deletion, Request, Status};
 
@@ -55,7 +55,7 @@ fn deletion(query: &str, start: i64, end: i64) -> Deletion {
 fn deletions() -> impl Strategy<Value = Vec<Deletion>> {
     let one = (0..QUERIES.len(), -5..40_i64, 0..20_i64);
     prop_oneof![2 => Just(Vec::new()), 1 => prop::collection::vec(one, 1..3).prop_map(|all| {
-        all.into_iter().map(|(query, start, len)| deletion(QUERIES[query], start, start + len)).collect()
+        all.into_iter().map(|(query, start, len)| deletion(QUERIES[query], start * MS, (start + len) * MS)).collect()
     })]
 }
 
@@ -126,8 +126,7 @@ fn select_request(query: &str) -> SelectRequest {
 type Asked = (usize, (i64, i64), u64, bool, usize);
 
 fn asked() -> impl Strategy<Value = Asked> {
-    let range =
-        prop_oneof![1 => Just((i64::MIN, i64::MAX)), 2 => (-20..40_i64, 0..30_i64).prop_map(|(a, n)| (a, a + n))];
+    let range = prop_oneof![1 => Just((i64::MIN, i64::MAX)), 2 => (-20..40_i64, 0..30_i64).prop_map(|(a, n)| (a * MS, (a + n) * MS))];
     let as_of = prop_oneof![2 => Just(u64::MAX), 1 => 0..14_u64];
     (0..QUERIES.len(), range, as_of, any::<bool>(), prop_oneof![1..6_usize, Just(1000)])
 }
@@ -192,7 +191,7 @@ proptest! {
         let (world, plain) = (World::new(&batches, &layout), Plain::new(&batches));
         let cancel = Cancel::default();
         let matchers = || vec![Arc::new(Matchers::new(&tailwater_logql::parse_selector(QUERIES[query]).unwrap()).unwrap())];
-        let (start, end) = (Timestamp(start), Timestamp(start + len));
+        let (start, end) = (Timestamp(start * MS), Timestamp((start + len) * MS));
         let of = SeriesRequest { tenant: tenant(), matchers: matchers(), start, end };
         prop_assert_eq!(
             series_of(&world, &of, &cancel),
@@ -202,9 +201,9 @@ proptest! {
         prop_assert_eq!(size(&world), size(&plain));
         let names = LabelsRequest { tenant: tenant(), matchers: matchers().pop(), start, end, name };
         prop_assert_eq!(labels_of(&world, &names, &cancel), labels_of(&plain, &names, &cancel));
-        let volumes = VolumeRequest { series: of.clone(), step };
+        let volumes = VolumeRequest { series: of.clone(), step: step.map(|step| step * MS) };
         prop_assert_eq!(volume(&world, &volumes, &cancel).unwrap(), volume(&plain, &volumes, &cancel).unwrap());
-        let mined = PatternsRequest { series: of, step: 5, detect_level: true, limit: 1000 };
+        let mined = PatternsRequest { series: of, step: 5 * MS, detect_level: true, limit: 1000 };
         let count = |source: &dyn Source| -> u64 {
             patterns(source, &mined, &cancel).unwrap().value.iter().map(tailwater_logql::patterns::Pattern::count).sum()
         };
@@ -233,7 +232,7 @@ const AGGREGATIONS: [&str; 8] = [
 ];
 
 fn sample_query(text: &str, range: i64) -> Arc<SampleQuery> {
-    let text = text.replace('R', &format!("{range}ns"));
+    let text = text.replace('R', &format!("{range}ms"));
     let Ok(Expr::Metric(expr)) = tailwater_logql::parse(&text) else { panic!("{text}") };
     let leaf = &leaves(&expr)[0];
     Arc::new(SampleQuery::compile(leaf.aggregation, leaf.pushed.as_ref()).unwrap())
@@ -250,7 +249,7 @@ fn samples_asked() -> impl Strategy<Value = SamplesAsked> {
 
 fn asks_samples((query, range, (start, step, count), (after, as_of), settled): SamplesAsked) -> SamplesRequest {
     let query = sample_query(AGGREGATIONS[query], range);
-    let steps = Steps { start: Timestamp(start), step, count };
+    let steps = Steps { start: Timestamp(start * MS), step: step * MS, count };
     SamplesRequest {
         tenant: tenant(),
         grid: query.grid(steps),
@@ -260,7 +259,7 @@ fn asks_samples((query, range, (start, step, count), (after, as_of), settled): S
         as_of,
         from: Timestamp::MIN,
         // Who goes on has seen something: what earlier logs hold is known then.
-        settled: settled.filter(|_| after > 0).map(Timestamp),
+        settled: settled.filter(|_| after > 0).map(|at| Timestamp(at * MS)),
         max_bytes: 1 << 20,
     }
 }

@@ -43,6 +43,9 @@ pub(super) static RUNTIME: LazyLock<Runtime> =
 
 pub(super) const OWN: u128 = 7;
 
+/// What timestamps are multiples of: ranges of queries are in milliseconds.
+pub(super) const MS: i64 = 1_000_000;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Line {
     pub(super) stream: usize,
@@ -114,7 +117,7 @@ pub(super) fn batches() -> impl Strategy<Value = Vec<Batch>> {
             let base = number as i64 * 3;
             let mut lines: Vec<Line> = lines
                 .into_iter()
-                .map(|(stream, time, line, metadata)| Line { stream, time: base + time, line, metadata })
+                .map(|(stream, time, line, metadata)| Line { stream, time: (base + time) * MS, line, metadata })
                 .collect();
             // Some are sent twice.
             if again == 0
@@ -156,7 +159,7 @@ pub(super) fn layouts() -> impl Strategy<Value = Layout> {
             cut: cut.min(covered),
             torn,
             on_disk: on_disk.max(covered),
-            day,
+            day: day * MS,
             merged,
             page_bytes,
             cache_bytes,
