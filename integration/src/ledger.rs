@@ -214,7 +214,7 @@ impl Ledger {
         let number: usize = rest.split(' ').next()?.parse().ok()?;
         let ((_, part), lines) = self.parts.get_key_value(&(tenant.to_owned(), part.to_owned()))?;
         let bears = |name: &str, value: &str| labels.contains(&format!("{name}={value:?}"));
-        let metadata = number % METADATA_EVERY != 0 || bears("number", &number.to_string());
+        let metadata = !number.is_multiple_of(METADATA_EVERY) || bears("number", &number.to_string());
         let same = lines.get(number)?.timestamp == timestamp && text == self::text(self.seed, tenant, part, number);
         (same && metadata && bears("app", "load") && bears("part", part)).then_some((part, number))
     }
@@ -318,7 +318,7 @@ mod tests {
         assert_eq!(counts, [4, 1, 3], "{verdict}");
         let verdict = ledger.judge("other", &all, &Scope::ALL);
         assert_eq!((verdict.phantom.len(), verdict.lost.len()), (50, 0), "lines of another tenant");
-        bad = all.clone();
+        bad = all;
         bad.swap(17, 18);
         assert_eq!(ledger.judge("t", &bad, &Scope::ALL).disordered.len(), 1);
     }

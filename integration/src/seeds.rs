@@ -13,6 +13,7 @@ const LIST: &str = "integration/tests/durability/seeds.txt";
 /// # Panics
 /// If the committed list or the variable is not what it should be.
 #[must_use]
+#[expect(clippy::print_stdout, reason = "the test harness shows it beside a failure")]
 pub fn of(name: &str) -> Vec<u64> {
     let seeds = match std::env::var("TAILWATER_TEST_SEED") {
         Ok(seed) => vec![seed.parse().expect("TAILWATER_TEST_SEED is a number")],

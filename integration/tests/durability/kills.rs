@@ -8,7 +8,7 @@ use tailwater_integration::read::{Query, metric};
 use tailwater_integration::{Home, Server, eventually, seeds};
 use tokio::task::JoinHandle;
 
-use crate::{LOAD, SMALL, assert_all_there, bytes_of, config, flush, shared, wal};
+use crate::{LOAD, SMALL, assert_all_there, bytes_of, config, flush, note, shared, wal};
 
 /// The position of the log, which must never fall.
 async fn head(server: &Server) -> Option<f64> {
@@ -86,7 +86,7 @@ async fn kill_again_and_again(sync: &str, seed: u64, rounds: u64) {
     assert_all_there("in blocks, started again", &server, &ledger).await;
     server.assert_well();
     let (sent, acknowledged) = ledger.lock().counts();
-    println!("{sync}: {sent} lines sent, {acknowledged} acknowledged, {rounds} kills");
+    note(&format!("{sync}: {sent} lines sent, {acknowledged} acknowledged, {rounds} kills"));
     assert!(acknowledged > 100 * rounds as usize, "too little load to prove anything: {acknowledged} lines");
     // The load was cut into blocks while it came, and the WAL was trimmed.
     assert!(bytes_of(home.data(), ".blk") > 0, "no block was cut");
@@ -143,7 +143,7 @@ async fn a_server_that_starts_answers_nothing_or_everything() {
         }
     })
     .await;
-    println!("{refused} queries were refused before the first answer");
+    note(&format!("{refused} queries were refused before the first answer"));
     server.ready().await;
     assert_all_there("ready", &server, &ledger).await;
 }

@@ -18,11 +18,14 @@ mod stores;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tailwater_integration::ledger::Scope;
+use tailwater_integration::lines::Numbers;
 use tailwater_integration::load::Shared;
 use tailwater_integration::read::Query;
-use tailwater_integration::{Client, Home, Ledger, Server, eventually};
+use tailwater_integration::tail::Delivered;
+use tailwater_integration::{Client, Home, Ledger, Server, Tail, eventually, now_ns};
 
 /// The object store's program.
 const S3_SERVER: &str = env!("CARGO_BIN_EXE_s3-server");
@@ -89,4 +92,24 @@ fn segments(home: &Home) -> Vec<std::path::PathBuf> {
 async fn acknowledged_more(ledger: &Shared, lines: usize) {
     let before = ledger.lock().counts().1;
     eventually("acknowledged lines", async || ledger.lock().counts().1 >= before + lines).await;
+}
+
+/// Says something that is shown beside a failure, or when the tests are asked to show what they say.
+#[expect(clippy::print_stdout, reason = "the test harness shows it beside a failure")]
+fn note(text: &str) {
+    println!("{text}");
+}
+
+/// Pushes a last line to the part `mark` and reads a tail until it comes, and a little longer in case that something comes twice.
+async fn read_to_mark(tail: &mut Tail, server: &Server, ledger: &Shared, tenant: &str, mark: &str) -> Vec<Delivered> {
+    let (batch, receipt) = ledger.lock().push(tenant, &[(mark, now_ns())], 1, &mut Numbers::new(0));
+    server.tenant(tenant).push_ok(&batch).await;
+    ledger.lock().acknowledge(&receipt);
+    let last = format!("part={mark} ");
+    let mut lines = Vec::new();
+    while !lines.iter().rev().take(1_000).any(|line: &Delivered| line.line.starts_with(&last)) {
+        lines.extend(tail.lines(1).await);
+    }
+    lines.extend(tail.silent(Duration::from_millis(200)).await);
+    lines
 }
