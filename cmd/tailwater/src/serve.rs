@@ -13,7 +13,7 @@ const EXAMPLES: &str = "\
 Examples:
   tailwater serve                                on 127.0.0.1:3100, lines in ./data
   tailwater serve --data-dir /var/lib/tailwater  lines there
-  tailwater serve --storage-url s3://logs/prod   blocks in a bucket; credentials from AWS_* or the file
+  tailwater serve --storage-url s3://logs/prod   blocks in a bucket; keys from AWS_*
   tailwater serve --http-listen 0.0.0.0:3100     for other machines too
   tailwater serve --http-listen 127.0.0.1:0      on a free port; standard error says which
   tailwater serve --config tailwater.yaml        with a file; a Loki user's largely works
