@@ -20,7 +20,7 @@
 //!
 //! Memory: days and tenants are cached within [`CACHED_DAYS`], [`CACHED_BLOCKS`] and [`CACHED_TENANTS`]; what does not fit is read again.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,11 +28,11 @@ use std::time::Duration;
 use futures_util::stream::{StreamExt, iter};
 use prometheus_client::registry::Registry;
 use tailwater_model::{LogId, TenantId};
-use ulid::Ulid;
 
 use crate::Error;
 use crate::objects::{Objects, Version};
 
+mod change;
 mod day;
 mod manifest;
 mod metrics;
@@ -41,6 +41,7 @@ mod slots;
 #[cfg(test)]
 mod tests;
 
+pub use change::{Advance, Change, Committed};
 pub use day::{Day, DayError};
 pub use manifest::{BlockMeta, Covered, Days, Manifest, VERSION};
 
@@ -89,40 +90,6 @@ pub struct Catalog {
     tenants: Slots<TenantId, Days>,
     days: Slots<(TenantId, Day), Manifest>,
     metrics: Metrics,
-}
-
-/// A change of the blocks of a tenant's day.
-#[derive(Clone, Debug, Default)]
-pub struct Change {
-    /// New blocks, whose objects are written already.
-    pub add: Vec<BlockMeta>,
-    /// Blocks that are to be listed no more. All of them must be listed.
-    pub remove: Vec<Ulid>,
-    /// What the new blocks cover.
-    pub covered: Option<Advance>,
-}
-
-/// Moves `covered` of an arrival log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Advance {
-    /// The log.
-    pub log: LogId,
-    /// What it must be; 0: nothing is covered.
-    pub expected: u64,
-    /// What it will be. It never goes back.
-    pub to: u64,
-}
-
-/// How a change ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Committed {
-    /// It was made.
-    Done,
-    /// Nothing was changed: `covered` is not what was expected, but this.
-    Stale(u64),
-    /// Nothing was changed: this block, which was to be removed, is not listed.
-    Gone(Ulid),
 }
 
 /// Blocks in a time range.
@@ -205,15 +172,15 @@ impl Catalog {
     /// How many days a tenant has, and how many of them its list lacked.
     async fn load_tenant(&self, tenant: &TenantId) -> Result<(usize, usize), Error> {
         let stored = self.stored_days(tenant).await?;
-        let listed = match self.read_days(tenant, true).await {
-            Ok(days) => days.0.clone(),
+        let (listed, sound) = match self.read_days(tenant, true).await {
+            Ok(days) => (days.0.clone(), true),
             // Whether it can be mended is seen below.
-            Err(Error::Corrupt { .. }) if !self.objects.read_only() => BTreeSet::new(),
+            Err(Error::Corrupt { .. }) if !self.objects.read_only() => (BTreeSet::new(), false),
             Err(error) => return Err(error),
         };
         let missing: BTreeSet<_> = stored.difference(&listed).copied().collect();
         let all = listed.len() + missing.len();
-        if missing.is_empty() || self.objects.read_only() {
+        if (missing.is_empty() && sound) || self.objects.read_only() {
             return Ok((all, 0));
         }
         self.list_days(tenant, &missing).await?;
@@ -478,45 +445,6 @@ impl Catalog {
                 Err(Error::Corrupt { what: self.objects.url_of(path), reason: fault.into_text() })
             }
         }
-    }
-}
-
-impl Change {
-    /// Whether it has been made. `tried`: an attempt of this very change may have succeeded, and others may have changed more since.
-    fn is_in(&self, manifest: &Manifest, tried: bool) -> bool {
-        let listed: HashSet<_> = manifest.blocks.iter().map(|block| block.id).collect();
-        let added = self.add.iter().all(|block| listed.contains(&block.id));
-        let removed = !self.remove.iter().any(|id| listed.contains(id));
-        match self.covered {
-            Some(advance) => {
-                let is_there = manifest.covered.get(&advance.log) == Some(&advance.to) && advance.to > advance.expected;
-                removed && is_there && (added || tried)
-            }
-            None => !self.add.is_empty() && added && removed,
-        }
-    }
-
-    /// The manifest after the change, or why there is none.
-    fn apply(&self, manifest: &Manifest) -> Result<Manifest, Committed> {
-        let mut next = manifest.clone();
-        if let Some(Advance { log, expected, to }) = self.covered {
-            let actual = manifest.covered.get(&log).copied().unwrap_or(0);
-            if actual != expected {
-                return Err(Committed::Stale(actual));
-            }
-            next.covered.insert(log, actual.max(to));
-        }
-        let remove: HashSet<_> = self.remove.iter().copied().collect();
-        next.blocks.retain(|block| !remove.contains(&block.id));
-        if manifest.blocks.len() - next.blocks.len() != remove.len() {
-            let listed: HashSet<_> = manifest.blocks.iter().map(|block| block.id).collect();
-            let gone = self.remove.iter().find(|id| !listed.contains(id));
-            return Err(Committed::Gone(gone.copied().unwrap_or_default()));
-        }
-        let mut listed: HashSet<_> = next.blocks.iter().map(|block| block.id).collect();
-        let new = self.add.iter().filter(|block| listed.insert(block.id));
-        next.blocks.extend(new.cloned().map(Arc::new));
-        Ok(next)
     }
 }
 
