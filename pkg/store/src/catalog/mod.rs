@@ -20,7 +20,7 @@
 //!
 //! Memory: days and tenants are cached within [`CACHED_DAYS`], [`CACHED_BLOCKS`] and [`CACHED_TENANTS`]; what does not fit is read again.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,11 +28,11 @@ use std::time::Duration;
 use futures_util::stream::{StreamExt, iter};
 use prometheus_client::registry::Registry;
 use tailwater_model::{LogId, TenantId};
-use ulid::Ulid;
 
 use crate::Error;
 use crate::objects::{Objects, Version};
 
+mod change;
 mod day;
 mod manifest;
 mod metrics;
@@ -41,6 +41,7 @@ mod slots;
 #[cfg(test)]
 mod tests;
 
+pub use change::{Advance, Change, Committed};
 pub use day::{Day, DayError};
 pub use manifest::{BlockMeta, Covered, Days, Manifest, Removed, VERSION};
 
@@ -91,6 +92,7 @@ pub struct Catalog {
     metrics: Metrics,
 }
 
+<<<<<<< HEAD
 /// A change of the blocks of a tenant's day.
 #[derive(Clone, Debug, Default)]
 pub struct Change {
@@ -129,6 +131,8 @@ pub enum Committed {
     Gone(Ulid),
 }
 
+=======
+>>>>>>> wt-objects
 /// Blocks in a time range.
 #[derive(Debug, Default)]
 pub struct Found {
@@ -209,15 +213,15 @@ impl Catalog {
     /// How many days a tenant has, and how many of them its list lacked.
     async fn load_tenant(&self, tenant: &TenantId) -> Result<(usize, usize), Error> {
         let stored = self.stored_days(tenant).await?;
-        let listed = match self.read_days(tenant, true).await {
-            Ok(days) => days.0.clone(),
+        let (listed, sound) = match self.read_days(tenant, true).await {
+            Ok(days) => (days.0.clone(), true),
             // Whether it can be mended is seen below.
-            Err(Error::Corrupt { .. }) if !self.objects.read_only() => BTreeSet::new(),
+            Err(Error::Corrupt { .. }) if !self.objects.read_only() => (BTreeSet::new(), false),
             Err(error) => return Err(error),
         };
         let missing: BTreeSet<_> = stored.difference(&listed).copied().collect();
         let all = listed.len() + missing.len();
-        if missing.is_empty() || self.objects.read_only() {
+        if (missing.is_empty() && sound) || self.objects.read_only() {
             return Ok((all, 0));
         }
         self.list_days(tenant, &missing).await?;
@@ -485,6 +489,7 @@ impl Catalog {
     }
 }
 
+<<<<<<< HEAD
 impl Change {
     /// Whether it has been made. `tried`: an attempt of this very change may have succeeded, and others may have changed more since.
     fn is_in(&self, manifest: &Manifest, tried: bool) -> bool {
@@ -528,6 +533,8 @@ impl Change {
     }
 }
 
+=======
+>>>>>>> wt-objects
 /// Waits before the next attempt, so that those who race do not do so in step.
 async fn pause(attempt: u32) {
     let longest = FIRST_PAUSE.saturating_mul(1 << attempt.min(10)).min(LONGEST_PAUSE);

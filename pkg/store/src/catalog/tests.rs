@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use futures_util::stream::TryStreamExt;
+use ulid::Ulid;
 
 use super::*;
 use crate::objects::Options;
-use crate::objects::s3::{Fault, Server};
+use crate::objects::tests::s3::{Fault, Server};
 
 const NANOS: i64 = 86_400_000_000_000;
 
@@ -302,6 +303,11 @@ async fn what_cannot_be_read_is_named_and_the_other_days_go_on() {
         assert!(matches!(refused, Err(Error::Corrupt { .. })), "{refused:?}");
     }
     assert_eq!(objects.get("t/1970-01-02/manifest.json").await.unwrap().unwrap().0, newer);
+
+    // Without any day there is nothing to tell of, so nothing stays damaged.
+    objects.put("none/tenant.json", vec![Bytes::from_static(b"{")]).await.unwrap();
+    assert_eq!(exclusive(&objects).load().await.unwrap().corrupt.len(), 0);
+    assert!(exclusive(&objects).days(&tenant("none")).await.unwrap().0.is_empty());
 
     // What another tenant, or a newer version, has written is never replaced.
     let strange = r#"{"version":1,"tenant":"T","change":"00000000000000000000000002","days":[]}"#;

@@ -103,7 +103,7 @@ mod tests {
 
     const DAY: Duration = Duration::from_secs(24 * 3600);
 
-    fn rule(selector: &str, priority: i64, days: u32) -> StreamRetention {
+    fn rule(selector: &str, priority: i32, days: u32) -> StreamRetention {
         StreamRetention { selector: selector.into(), priority, period: DAY * days }
     }
 

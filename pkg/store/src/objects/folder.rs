@@ -30,8 +30,8 @@ pub(super) struct Folder {
     store: Arc<LocalFileSystem>,
     /// Whoever replaces an object on a condition.
     turn: Arc<Mutex<()>>,
-    /// The lock, of a folder that is written to.
-    lock: Option<File>,
+    /// The lock, of a folder that is written to. A replacement that goes on by itself holds it, too.
+    lock: Option<Arc<File>>,
 }
 
 impl Folder {
@@ -54,7 +54,7 @@ impl Folder {
                 Err(TryLockError::Error(source)) => return Err(io("lock folder", source)),
             }
             remove_leftovers(root, DEPTH_MAX);
-            Some(lock)
+            Some(Arc::new(lock))
         } else {
             if !root.is_dir() {
                 return Err(Error::Config { reason: format!("there is no storage folder {}", root.display()) });
@@ -93,8 +93,9 @@ impl Folder {
         payload: PutPayload,
         expected: Option<UpdateVersion>,
     ) -> object_store::Result<PutResult> {
-        let (store, turn) = (self.store(), Arc::clone(&self.turn));
+        let (store, turn, lock) = (self.store(), Arc::clone(&self.turn), self.lock.clone());
         let step = tokio::spawn(async move {
+            let _lock = lock;
             let _turn = turn.lock().await;
             let found = match store.head(&path).await {
                 Ok(meta) => meta.e_tag,

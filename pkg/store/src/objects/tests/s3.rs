@@ -28,7 +28,7 @@ use s3s::{Body, S3, S3ErrorCode, S3Request, S3Response, S3Result};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Objects, Options, Secret, Timing};
+use crate::objects::{Objects, Options, Secret, Timing};
 
 type AnyBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
