@@ -11,15 +11,21 @@ use std::time::Duration;
 pub mod binary;
 pub mod checker;
 pub mod client;
+pub mod ledger;
 pub mod lines;
+pub mod load;
 pub mod push;
+pub mod read;
+pub mod s3;
+pub mod seeds;
 pub mod server;
 pub mod tail;
 
 pub use checker::Checker;
 pub use client::{Client, Pairs, Reply};
+pub use ledger::Ledger;
 pub use push::Batch;
-pub use server::Server;
+pub use server::{Home, Server};
 pub use tail::Tail;
 
 /// How long anything may take that is expected to happen; generous, because it is only reached by a failing test.

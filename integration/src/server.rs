@@ -1,10 +1,11 @@
 //! The real binary as a child process on a free port.
 //!
-//! Invariants: the child is killed and its folder removed when the [`Server`] is dropped; its log is kept and shown when a test
-//! fails while the server is alive.
+//! Invariants: the child is killed when the [`Server`] is dropped, and its folder is removed with the last [`Home`] that names it;
+//! the log of a server is kept and shown when a test fails while the server is alive.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 
@@ -25,39 +26,89 @@ limits_config:
   max_concurrent_tail_requests: 1000
 ";
 
-/// A running `tailwater serve`.
-pub struct Server {
-    child: Child,
-    addr: SocketAddr,
-    log: Arc<Mutex<String>>,
-    folder: tempfile::TempDir,
+/// What outlives a server process: its folder, its configuration, its arguments and its environment.
+#[derive(Clone)]
+pub struct Home {
+    folder: Arc<tempfile::TempDir>,
+    data: PathBuf,
+    runner: Vec<OsString>,
+    args: Vec<OsString>,
+    env: Vec<(String, String)>,
 }
 
-impl Server {
-    /// Starts a server with the configuration that a newcomer has: none.
-    pub async fn start() -> Self {
-        Self::with_config("").await
-    }
-
-    /// Starts a server whose limits no test meets by accident.
-    pub async fn start_wide() -> Self {
-        Self::with_config(WIDE_LIMITS).await
-    }
-
-    /// Starts a server with this YAML as its configuration file; no file if empty.
+impl Home {
+    /// A new folder, with this YAML as the configuration file of its servers; no file if empty.
     ///
     /// # Panics
-    /// If it does not start, with what it said.
-    pub async fn with_config(yaml: &str) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let mut command = Command::new(binary::path());
-        command.args(["serve", "--http-listen", "127.0.0.1:0", "--data-dir"]).arg(folder.path().join("data"));
-        if !yaml.is_empty() {
-            let file = folder.path().join("config.yaml");
-            std::fs::write(&file, yaml).expect("the folder is writable");
-            command.arg("--config").arg(file);
+    /// If there is no room for it.
+    #[must_use]
+    pub fn new(yaml: &str) -> Self {
+        let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
+        let data = folder.path().join("data");
+        let home = Self { folder, data, runner: Vec::new(), args: Vec::new(), env: Vec::new() };
+        if yaml.is_empty() {
+            return home;
         }
+        let file = home.folder.path().join("config.yaml");
+        std::fs::write(&file, yaml).expect("the folder is writable");
+        home.arg("--config").arg(file)
+    }
+
+    /// The same with one more argument of `serve`.
+    #[must_use]
+    pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    /// The same with one more variable of the environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The same with another data folder.
+    #[must_use]
+    pub fn data_in(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.data = folder.into();
+        self
+    }
+
+    /// The same, but the binary is run by this command, which must become the binary.
+    #[must_use]
+    pub fn run_by<S: Into<OsString>>(mut self, command: impl IntoIterator<Item = S>) -> Self {
+        self.runner = command.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The folder of everything; removed with the last copy of this.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The data folder, as the server names it.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Runs the binary; it may not listen yet.
+    ///
+    /// # Panics
+    /// If it cannot be run.
+    #[must_use]
+    pub fn spawn(&self) -> Starting {
+        let (program, runner) = match self.runner.split_first() {
+            Some((first, rest)) => (first.as_os_str(), [rest, &[binary::path().into()]].concat()),
+            None => (binary::path().as_os_str(), Vec::new()),
+        };
+        let mut command = Command::new(program);
+        command.args(runner).args(["serve", "--http-listen", "127.0.0.1:0", "--data-dir"]).arg(&self.data);
+        command.args(&self.args);
         clean_environment(&mut command).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         let mut child = command.kill_on_drop(true).spawn().expect("the binary can be run");
         let log = Arc::new(Mutex::new(String::new()));
         let mut lines = BufReader::new(child.stderr.take().expect("stderr is piped")).lines();
@@ -77,13 +128,93 @@ impl Server {
                 log.push('\n');
             }
         });
+        Starting { child, log, listening, home: self.clone() }
+    }
+
+    /// Runs the binary and waits until it listens; it may not be ready yet.
+    ///
+    /// # Panics
+    /// If it ends first, with what it said.
+    pub async fn launch(&self) -> Server {
+        self.spawn().listening().await
+    }
+
+    /// Runs the binary and waits until it is ready.
+    ///
+    /// # Panics
+    /// If it does not start, with what it said.
+    pub async fn start(&self) -> Server {
+        let server = self.launch().await;
+        server.ready().await;
+        server
+    }
+}
+
+/// A `tailwater serve` that has not said yet where it listens.
+pub struct Starting {
+    child: Child,
+    log: Arc<Mutex<String>>,
+    listening: oneshot::Receiver<SocketAddr>,
+    home: Home,
+}
+
+impl Starting {
+    /// Waits until it listens.
+    ///
+    /// # Panics
+    /// If it ends first, with what it said.
+    pub async fn listening(self) -> Server {
+        let Self { child, log, listening, home } = self;
         let Ok(addr) = within("the server to say where it listens", listening).await else {
             panic!("tailwater serve ended without listening; it said:\n{}", log.lock());
         };
-        let server = Self { child, addr, log, folder };
-        let client = server.client();
+        Server { child, addr, log, home }
+    }
+
+    /// Kills it with SIGKILL, wherever it is; answers what it had said.
+    ///
+    /// # Panics
+    /// If it cannot be waited for.
+    pub async fn kill(mut self) -> String {
+        self.child.kill().await.expect("the child can be waited for");
+        self.log.lock().clone()
+    }
+}
+
+/// A running `tailwater serve`.
+pub struct Server {
+    child: Child,
+    addr: SocketAddr,
+    log: Arc<Mutex<String>>,
+    home: Home,
+}
+
+impl Server {
+    /// Starts a server with the configuration that a newcomer has: none.
+    pub async fn start() -> Self {
+        Self::with_config("").await
+    }
+
+    /// Starts a server whose limits no test meets by accident.
+    pub async fn start_wide() -> Self {
+        Self::with_config(WIDE_LIMITS).await
+    }
+
+    /// Starts a server with this YAML as its configuration file; no file if empty.
+    ///
+    /// # Panics
+    /// If it does not start, with what it said.
+    pub async fn with_config(yaml: &str) -> Self {
+        Home::new(yaml).start().await
+    }
+
+    /// Waits until it is ready.
+    ///
+    /// # Panics
+    /// If it does not become ready, with what it said.
+    pub async fn ready(&self) {
+        let client = self.client();
         crate::eventually("the server to be ready", async || client.get("/ready").await.status == 200).await;
-        server
     }
 
     /// Where it listens.
@@ -119,7 +250,13 @@ impl Server {
     /// A folder that lives as long as the server.
     #[must_use]
     pub fn folder(&self) -> &Path {
-        self.folder.path()
+        self.home.folder()
+    }
+
+    /// What outlives it.
+    #[must_use]
+    pub const fn home(&self) -> &Home {
+        &self.home
     }
 
     /// Its process id.
@@ -161,6 +298,16 @@ impl Server {
         let status = within("the server to drain", self.child.wait()).await.expect("the child can be waited for");
         (status, self.log())
     }
+
+    /// Kills it with SIGKILL and answers what it had said.
+    ///
+    /// # Panics
+    /// If it had ended before, or had panicked.
+    pub async fn kill(mut self) -> String {
+        self.assert_well();
+        self.child.kill().await.expect("the child can be waited for");
+        self.log()
+    }
 }
 
 impl Drop for Server {
@@ -194,7 +341,8 @@ pub fn command<I: IntoIterator<Item = S>, S: AsRef<std::ffi::OsStr>>(args: I) ->
 fn clean_environment(command: &mut Command) -> &mut Command {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if text.starts_with("TAILWATER_") || text.starts_with("LOKI_") || text == "RUST_LOG" || text == "NO_COLOR" {
+        let foreign = ["TAILWATER_", "LOKI_", "AWS_"].iter().any(|prefix| text.starts_with(prefix));
+        if foreign || text == "RUST_LOG" || text == "NO_COLOR" {
             command.env_remove(&name);
         }
     }

@@ -9,6 +9,7 @@ mod push;
 mod query;
 mod serve;
 mod signals;
+mod storage;
 mod tail;
 mod terminal;
 #[cfg(test)]
@@ -50,6 +51,7 @@ enum Command {
     Query(query::QueryArgs),
     Push(push::PushArgs),
     Bench(bench::BenchArgs),
+    Storage(storage::StorageArgs),
 }
 
 fn main() -> ExitCode {
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
             Command::Query(args) => query::run(args).await,
             Command::Push(args) => push::run(args).await,
             Command::Bench(args) => bench::run(args).await,
+            Command::Storage(args) => storage::run(args).await,
         }
     });
     // What still runs in the background has nothing to say any more.

@@ -11,11 +11,14 @@ use crate::terminal::tell;
 
 const EXAMPLES: &str = "\
 Examples:
-  tailwater serve                                on 127.0.0.1:3100, lines in memory
+  tailwater serve                                on 127.0.0.1:3100, lines in ./data
+  tailwater serve --data-dir /var/lib/tailwater  lines there
+  tailwater serve --storage-url s3://logs/prod   blocks in a bucket; keys from AWS_*
   tailwater serve --http-listen 0.0.0.0:3100     for other machines too
   tailwater serve --http-listen 127.0.0.1:0      on a free port; standard error says which
   tailwater serve --config tailwater.yaml        with a file; a Loki user's largely works
   TAILWATER_LIMITS_CONFIG_INGESTION_RATE_MB=50 tailwater serve
+  TAILWATER_INGESTER_WAL_ENABLED=false tailwater serve    lines in memory only
 
 Order of settings: defaults < file < TAILWATER_* environment < flags. One line on standard error
 names the address: listening http=ADDRESS. SIGTERM or Ctrl-C drains tails and requests and ends; a
@@ -34,9 +37,12 @@ pub(crate) struct ServeArgs {
     /// Address for HTTP and WebSocket; port 0 picks a free one [default: 127.0.0.1:3100]
     #[arg(long, value_name = "ADDR", value_parser = parse_listen)]
     http_listen: Option<Listen>,
-    /// Folder for what survives a restart. This version keeps lines in memory only, writes nothing there, and says so
+    /// Folder of what survives a restart [default: ./data]
     #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
+    data_dir: Option<String>,
+    /// Where blocks are: a folder, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX [default: DIR/store]
+    #[arg(long, value_name = "URL")]
+    storage_url: Option<String>,
     /// How much is logged [default: info]
     #[arg(long, value_enum)]
     log_level: Option<LogLevel>,
@@ -91,12 +97,6 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Error> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    if let Some(folder) = args.data_dir {
-        tracing::warn!(
-            "--data-dir {}: this version keeps lines in memory only and writes nothing there",
-            folder.display()
-        );
-    }
     // Before the server listens: whoever sees it listen may stop it.
     let mut stop = Stop::listen()?;
     let server = Server::start(config).await?;
@@ -123,6 +123,8 @@ impl ServeArgs {
         set("target", name(self.target.and_then(|t| t.to_possible_value())));
         set("server.http_listen_address", self.http_listen.as_ref().map(|l| l.host.clone()));
         set("server.http_listen_port", self.http_listen.as_ref().map(|l| l.port.to_string()));
+        set("data_dir", self.data_dir.clone());
+        set("storage.url", self.storage_url.clone());
         set("server.log_level", name(self.log_level.and_then(|l| l.to_possible_value())));
         set("server.log_format", name(self.log_format.and_then(|f| f.to_possible_value())));
         settings

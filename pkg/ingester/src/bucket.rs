@@ -26,6 +26,11 @@ impl TokenBucket {
         }
         fits
     }
+
+    /// Takes back a [`TokenBucket::take`] of so much. The next one sees to it that the bucket holds no more than it may.
+    pub(crate) fn give_back(&mut self, cost: f64) {
+        self.tokens += cost;
+    }
 }
 
 #[cfg(test)]

@@ -11,8 +11,10 @@ pub enum PushErrorKind {
     TooLarge,
     /// There was no stream in it (HTTP 422).
     NoStreams,
-    /// The ingester is going (HTTP 503). Nothing is stored.
+    /// The ingester is coming or going (HTTP 503). Nothing is stored.
     Unavailable,
+    /// The disk is full or failing (HTTP 503). Nothing is stored; the same push can be sent again later.
+    StorageFailed,
 }
 
 /// Why a push was refused, in whole or in part. The texts are Loki's (contract, Loki API §2.6), without a line break at the end.

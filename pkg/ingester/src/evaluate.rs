@@ -2,6 +2,7 @@
 //!
 //! Invariants:
 //! * A [`Reader`] looks at every batch of its tenant after its position exactly once, in log order, or answers a gap.
+//! * It never waits for the disk: where the log goes on there it says so, and takes in what somebody has read for it.
 //! * What it yields always ends at the end of a batch. A step is bounded work; a batch may take several.
 //! * An idle reader owns no buffers.
 
@@ -77,6 +78,8 @@ pub(crate) enum Step {
     Lines(MatchedBatch),
     /// Lines that are gone.
     Gap(Gap),
+    /// Nothing to hand over; what comes next is on disk. [`Reader::next_on_disk`] says what is to be read for [`Reader::take_in`].
+    OnDisk,
     /// Nothing to hand over yet, and more to look at.
     Busy,
     /// Nothing to hand over, and nothing more up to where it was asked to look.
@@ -144,22 +147,16 @@ impl Reader {
             }
             if self.work.is_none() && self.queue.is_empty() {
                 match self.log.fetch(&self.account, self.at.position, upto, self.at.seen) {
-                    Fetched::Batches { batches, through } => {
-                        self.queue.extend(batches);
-                        self.fetched = through;
-                        if self.queue.is_empty() {
-                            self.at.position = through;
-                            self.settle();
-                            budget = budget.saturating_sub(BATCH_COST);
-                        }
-                    }
-                    Fetched::Trimmed { .. } if !self.lines.is_empty() => {
+                    Fetched::Trimmed { .. } | Fetched::OnDisk if !self.lines.is_empty() => {
                         return self.flush().map_or(Step::Busy, Step::Lines);
                     }
-                    Fetched::Trimmed { gap, tenant_lines, exact } => {
-                        self.move_to(Place { position: gap.through, seen: Some(tenant_lines), ..self.at });
-                        if gap.lines > 0 || !exact {
+                    Fetched::OnDisk => return Step::OnDisk,
+                    fetched => {
+                        if let Some(gap) = self.take_in(fetched) {
                             return Step::Gap(gap);
+                        }
+                        if self.queue.is_empty() {
+                            budget = budget.saturating_sub(BATCH_COST);
                         }
                     }
                 }
@@ -190,6 +187,32 @@ impl Reader {
             if budget == 0 {
                 return if eager { self.flush().map_or(Step::Busy, Step::Lines) } else { Step::Busy };
             }
+        }
+    }
+
+    /// After [`Step::OnDisk`]: what is to be read, and where.
+    pub(crate) fn next_on_disk(&self) -> (Arc<ArrivalLog>, Arc<Account>, Place) {
+        (Arc::clone(&self.log), Arc::clone(&self.account), self.at)
+    }
+
+    /// Goes on with what was fetched from where it stands. Answers lines that are gone. Only if nothing was fetched before that has not
+    /// been looked at.
+    pub(crate) fn take_in(&mut self, fetched: Fetched) -> Option<Gap> {
+        match fetched {
+            Fetched::Batches { batches, through } => {
+                self.queue.extend(batches);
+                self.fetched = through;
+                if self.queue.is_empty() {
+                    self.at.position = through;
+                    self.settle();
+                }
+                None
+            }
+            Fetched::Trimmed { gap, tenant_lines, exact } => {
+                self.move_to(Place { position: gap.through, seen: tenant_lines, ..self.at });
+                (gap.lines > 0 || !exact).then_some(gap)
+            }
+            Fetched::OnDisk => None,
         }
     }
 

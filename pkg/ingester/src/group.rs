@@ -7,21 +7,25 @@
 //!   [`RING_BYTES`] allow. Each slot tells where it begins and ends.
 //! * A follower that is before the ring reads the log by itself until it stands at a boundary inside the ring: every line once. A follower
 //!   that is ahead of the group takes the group along.
+//! * Where the log goes on only on disk, followers read by themselves, too, until they are in memory again: a group never waits for a disk.
 //! * The group's lock is held for one bounded step at a time and never by a push.
 
 use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use tailwater_model::LabelSet;
+use tailwater_store::Error;
 use tailwater_store::scan::Evaluator;
 use tailwater_wire::node::{FollowEvent, FollowRequest, HEARTBEAT, MatchedBatch, MatchedLine};
 use tokio::time::Instant;
 
 use crate::evaluate::{FLUSH_BYTES, Place, Reader, Step};
-use crate::log::{ArrivalLog, Head};
+use crate::log::{ArrivalLog, Fetched, Head};
 use crate::metrics::Metrics;
 use crate::tails::{GroupKey, Signal};
 use crate::tenant::Tenant;
@@ -31,6 +35,9 @@ const RING_BYTES: usize = if cfg!(test) { 4 << 10 } else { 4 << 20 };
 
 /// Idle follows beat a little more often than promised, since timers are late.
 const BEAT: Duration = HEARTBEAT.saturating_sub(Duration::from_millis(50));
+
+/// How long a follower waits before it tries a disk again that has failed.
+const DISK_PAUSE: Duration = Duration::from_secs(1);
 
 /// See the module's words.
 #[derive(Debug)]
@@ -63,6 +70,9 @@ struct Slot {
     bytes: usize,
 }
 
+/// A read from disk, where it may block.
+type Reading = Pin<Box<dyn Future<Output = Result<Fetched, Error>> + Send>>;
+
 /// One follow.
 pub(crate) struct Follower {
     log: Arc<ArrivalLog>,
@@ -75,6 +85,8 @@ pub(crate) struct Follower {
     /// Reads the log alone, up to `catch_up_to`.
     alone: Option<Box<Reader>>,
     catch_up_to: u64,
+    /// What is being read from disk for it.
+    reading: Option<Reading>,
     /// When silence has lasted long enough.
     beat_at: Instant,
     /// The first sign of life comes as soon as it has caught up.
@@ -88,6 +100,8 @@ enum Turn {
     Busy,
     /// Another follower looks, for all.
     Theirs,
+    /// What comes next is being read from disk.
+    Reading,
     /// There is nothing more to look at.
     Idle,
 }
@@ -209,6 +223,7 @@ impl Follower {
             shown,
             alone: None,
             catch_up_to: 0,
+            reading: None,
             beat_at: Instant::now() + BEAT,
             greeted: false,
             closed,
@@ -232,6 +247,14 @@ impl Follower {
                     return None;
                 }
                 Turn::Idle if !self.greeted => return Some(self.beat()),
+                Turn::Reading => match self.read().await {
+                    Turn::Event(event) => {
+                        self.beat_at = Instant::now() + BEAT;
+                        return Some(event);
+                    }
+                    Turn::Idle => return Some(self.beat()),
+                    _ => continue,
+                },
                 Turn::Busy | Turn::Theirs if Instant::now() >= self.beat_at => return Some(self.beat()),
                 Turn::Busy => {
                     tokio::task::yield_now().await;
@@ -254,6 +277,40 @@ impl Follower {
         }
     }
 
+    /// Waits for what is being read from disk, until a sign of life is due.
+    async fn read(&mut self) -> Turn {
+        let Some(reading) = &mut self.reading else { return Turn::Busy };
+        let fetched = tokio::select! {
+            biased;
+            fetched = reading => fetched,
+            () = tokio::time::sleep_until(self.beat_at) => return Turn::Idle,
+        };
+        self.reading = None;
+        let Some(reader) = &mut self.alone else { return Turn::Busy };
+        match fetched {
+            Ok(fetched) => {
+                let gap = reader.take_in(fetched);
+                let settled = reader.settled();
+                self.advance(settled);
+                gap.map_or(Turn::Busy, |gap| Turn::Event(FollowEvent::Gap(gap)))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a tail cannot go on from disk, it is tried again");
+                let again = Self::reading(reader, self.catch_up_to);
+                self.reading = Some(Box::pin(async move {
+                    tokio::time::sleep(DISK_PAUSE).await;
+                    again.await
+                }));
+                Turn::Busy
+            }
+        }
+    }
+
+    fn reading(reader: &Reader, upto: u64) -> Reading {
+        let (log, account, place) = reader.next_on_disk();
+        Box::pin(log.fetch_in_turn(account, (place.position, upto), place.seen))
+    }
+
     fn beat(&mut self) -> FollowEvent {
         self.greeted = true;
         self.beat_at = Instant::now() + BEAT;
@@ -262,6 +319,9 @@ impl Follower {
 
     /// One bounded step.
     fn turn(&mut self) -> Turn {
+        if self.reading.is_some() {
+            return Turn::Reading;
+        }
         if self.alone.is_some() {
             return self.turn_alone();
         }
@@ -319,6 +379,7 @@ impl Follower {
                 self.hand_over(shared, first, FollowEvent::Lines(Arc::new(lines)))
             }
             Step::Gap(gap) => self.hand_over(shared, gap.after + 1, FollowEvent::Gap(gap)),
+            Step::OnDisk => self.read_alone(self.log.before_memory()),
             Step::Busy => {
                 self.advance(shared.reader.settled());
                 Turn::Busy
@@ -362,6 +423,10 @@ impl Follower {
         match step {
             Step::Lines(lines) => Turn::Event(FollowEvent::Lines(Arc::new(lines))),
             Step::Gap(gap) => Turn::Event(FollowEvent::Gap(gap)),
+            Step::OnDisk => {
+                self.reading = self.alone.as_deref().map(|reader| Self::reading(reader, self.catch_up_to));
+                Turn::Reading
+            }
             Step::Busy => Turn::Busy,
             Step::Done => {
                 self.rejoin();

@@ -2,29 +2,35 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use futures_util::stream;
+use futures_util::stream::{self, StreamExt as _};
 use prometheus_client::registry::Registry;
 use tailwater_logql::patterns::Pattern;
 use tailwater_model::{Clock, Labels, LogId, TenantId, TenantLimits, Timestamp};
+use tailwater_store::Error;
+use tailwater_store::history::History;
 use tailwater_store::scan::{self, Cancel};
+use tailwater_store::wal::{self, LocalDisk};
 use tailwater_wire::node::{
-    Answer, Follow, FollowRequest, LabelsRequest, Node, PatternsRequest, ReadChunk, ReadRequest, Sampled,
-    SamplesRequest, SelectRequest, Selected, SeriesRequest, Stats, StreamVolume, VolumeRequest,
+    Answer, Follow, FollowRequest, LabelsRequest, Node, NodeError, Partial, PatternsRequest, ReadChunk, ReadRequest,
+    Sampled, SamplesRequest, SelectRequest, Selected, SeriesRequest, Stats, StreamVolume, VolumeRequest,
 };
 use tailwater_wire::push::Push;
 use tokio::sync::Semaphore;
 
 use crate::error::{PushError, PushErrorKind};
 use crate::group::{Follower, Group};
-use crate::log::ArrivalLog;
+use crate::log::{Account, ArrivalLog};
 use crate::metrics::{LogCollector, Metrics};
-use crate::push::{self, Accepted};
-use crate::read;
-use crate::tenant::{Tenant, Tenants};
+use crate::pager::{Pager, PagerMetrics};
+use crate::read::Everything;
+use crate::receipt::Receipt;
+use crate::recover::{Readiness, Recovering};
+use crate::tenant::Tenants;
+use crate::{push, read, recover};
 
 /// How often idle streams and tenants are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
@@ -33,15 +39,17 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 const READS_PER_CORE: usize = 2;
 
 /// What the ingester needs to know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// Bound on the memory of the arrival log, in bytes.
     pub log_memory_bytes: usize,
+    /// The write-ahead log; without one, what was accepted is gone with the process.
+    pub wal: Option<wal::Config>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { log_memory_bytes: 256 << 20 }
+        Self { log_memory_bytes: 256 << 20, wal: None }
     }
 }
 
@@ -54,19 +62,64 @@ pub struct Ingester {
     /// Makes hashes of what senders choose unpredictable.
     pub(crate) seed: u64,
     metrics: Metrics,
+    pub(crate) pager: OnceLock<Pager>,
+    pub(crate) pager_metrics: PagerMetrics,
+    wal_metrics: wal::Metrics,
+    pub(crate) readiness: Arc<Readiness>,
     closed: Arc<AtomicBool>,
     reads: Arc<Semaphore>,
     swept: AtomicI64,
+    history: OnceLock<History>,
 }
 
 impl Ingester {
-    /// An ingester with an empty log of its own.
+    /// An ingester whose log is in memory only and empty; a write-ahead log in the configuration is not looked at. It is ready.
     #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "as Ingester::open")]
     pub fn new(config: Config, limits: Arc<dyn TenantLimits>, clock: Arc<dyn Clock>) -> Arc<Self> {
+        let log = Arc::new(ArrivalLog::in_memory(config.log_memory_bytes, Arc::clone(&clock)));
+        Self::on(log, wal::Metrics::default(), limits, clock)
+    }
+
+    /// An ingester that goes on with the write-ahead log that is configured, if there is one. It is not ready before
+    /// [`Ingester::recover`] has ended. Reads the headers of all records; blocks.
+    ///
+    /// # Errors
+    /// The write-ahead log cannot be opened.
+    pub fn open(config: Config, limits: Arc<dyn TenantLimits>, clock: Arc<dyn Clock>) -> Result<Arc<Self>, Error> {
+        Self::open_on(Arc::new(LocalDisk), config, limits, clock)
+    }
+
+    /// As [`Ingester::open`], on a file system of the caller's.
+    pub(crate) fn open_on(
+        disk: Arc<dyn wal::Disk>,
+        config: Config,
+        limits: Arc<dyn TenantLimits>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, Error> {
+        let Config { log_memory_bytes: memory, wal: Some(wal) } = config else {
+            return Ok(Self::new(config, limits, clock));
+        };
+        let metrics = wal::Metrics::default();
+        let (log, found) = ArrivalLog::open(memory, wal, disk, metrics.clone(), Arc::clone(&clock))?;
+        tracing::info!(log = %log.id(), ?found, "opened the write-ahead log");
+        Ok(Self::on(log, metrics, limits, clock))
+    }
+
+    fn on(
+        log: Arc<ArrivalLog>,
+        wal_metrics: wal::Metrics,
+        limits: Arc<dyn TenantLimits>,
+        clock: Arc<dyn Clock>,
+    ) -> Arc<Self> {
         let metrics = Metrics::default();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Arc::new(Self {
-            log: Arc::new(ArrivalLog::new(LogId::generate(), config.log_memory_bytes, Arc::clone(&clock))),
+            readiness: Arc::new(Readiness::new(!log.is_durable(), log.bytes_on_disk())),
+            log,
+            pager: OnceLock::new(),
+            pager_metrics: PagerMetrics::new(),
+            wal_metrics,
             tenants: Arc::new(Tenants::new(metrics.clone())),
             limits,
             seed: RandomState::new().hash_one(0),
@@ -75,32 +128,78 @@ impl Ingester {
             reads: Arc::new(Semaphore::new(cores * READS_PER_CORE)),
             swept: AtomicI64::new(clock.now().nanos()),
             clock,
+            history: OnceLock::new(),
         })
     }
 
-    /// Checks a push, stores what is acceptable of it and wakes whom it concerns. Work of about 0.2 µs per line; never waits for a reader.
+    /// Takes back what the write-ahead log holds; the ingester is ready then. To be called once, on a thread that may block.
+    ///
+    /// # Errors
+    /// The write-ahead log cannot be read. The ingester does not become ready; this may be tried again only with another one.
+    pub fn recover(&self) -> Result<(), Error> {
+        recover::recover(self)
+    }
+
+    /// From now on searches look into blocks, too. To be called once, before anything is asked. It is for an ingester with a write-ahead log
+    /// and a pager ([`Ingester::start_pager`]).
+    pub fn attach(&self, history: History) {
+        self.history.get_or_init(|| history);
+    }
+
+    /// How far the recovery is; none once the ingester is ready.
+    #[must_use]
+    pub fn recovering(&self) -> Option<Recovering> {
+        self.readiness.recovering()
+    }
+
+    /// Checks a push, stores what is acceptable of it and wakes whom it concerns. Work of about 0.2 µs per line; never waits for a reader,
+    /// and for the disk only as far as the operating system makes a write wait. What became of it is known at once, unless it must survive
+    /// a loss of power first. If the answer is not waited for, the push is stored all the same.
+    ///
+    /// `packed`: the snappy-compressed protobuf body that `push` was decoded from, if that is how it came.
     ///
     /// # Errors
     /// What was refused. Everything else of the push is stored, unless the error's kind says otherwise.
-    pub fn push(&self, tenant: &TenantId, push: Push) -> Result<Accepted, PushError> {
+    pub fn push(&self, tenant: &TenantId, push: Push, packed: Option<&[u8]>) -> Receipt {
+        let unavailable = |text| Receipt::known(Err(PushError::new(PushErrorKind::Unavailable, text)));
         if self.closed.load(Ordering::Acquire) {
-            return Err(PushError::new(PushErrorKind::Unavailable, "Ingester is shutting down"));
+            return unavailable("Ingester is shutting down");
         }
-        let answer = push::push(self, tenant, push);
+        if !self.readiness.is_ready() {
+            return unavailable("Ingester is starting");
+        }
+        let answer = push::push(self, tenant, push, packed);
         self.sweep_sometimes();
         answer
     }
 
-    /// Adds the ingester's metrics to a registry.
+    /// Adds the ingester's metrics to a registry, and those of its history if it has one by now.
     pub fn register_metrics(&self, registry: &mut Registry) {
         self.metrics.register(registry);
-        registry.register_collector(Box::new(LogCollector(Arc::clone(&self.log))));
+        let (log, readiness) = (Arc::clone(&self.log), Arc::clone(&self.readiness));
+        if log.is_durable() {
+            self.wal_metrics.register(registry);
+            self.pager_metrics.register(registry, &log, &self.clock);
+        }
+        registry.register_collector(Box::new(LogCollector { log, readiness }));
+        if let Some(history) = self.history.get() {
+            history.register(registry);
+        }
     }
 
     /// Refuses pushes from now on; follows end once they have yielded everything.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.tenants.for_each(|tenant| tenant.tails.wake_all());
+    }
+
+    /// Ends the write-ahead log in good order: everything in it survives a loss of power, and the next start is quick. After
+    /// [`Ingester::close`]; blocks.
+    ///
+    /// # Errors
+    /// Not everything could be written. What was accepted is as safe as it was before.
+    pub fn end(&self) -> Result<(), Error> {
+        self.log.close()
     }
 
     /// Tail groups and follows that are open.
@@ -118,13 +217,39 @@ impl Ingester {
         }
     }
 
-    /// What a search of a tenant's entries looks at.
-    pub(crate) fn source(&self, tenant: &Tenant) -> read::InLog {
-        read::InLog { log: Arc::clone(&self.log), account: Arc::clone(&tenant.account) }
+    /// What a search of a tenant's entries looks at. Asking makes no tenant.
+    pub(crate) fn source(&self, tenant: &TenantId) -> Everything {
+        let known = self.tenants.get(tenant).map(|tenant| Arc::clone(&tenant.account));
+        Everything {
+            log: Arc::clone(&self.log),
+            account: known.unwrap_or_else(|| Arc::new(Account::new(tenant.clone()))),
+            history: self.history.get().cloned(),
+        }
+    }
+
+    fn ready(&self) -> Result<(), NodeError> {
+        let starting = || NodeError::Unavailable { log: self.log.id(), reason: "it is starting".to_owned() };
+        self.readiness.is_ready().then_some(()).ok_or_else(starting)
+    }
+
+    /// Searches what a tenant has, where it may block.
+    fn search<T: Send + 'static>(
+        &self,
+        tenant: &TenantId,
+        work: impl FnOnce(&Everything, &Cancel) -> Result<T, NodeError> + Send + 'static,
+    ) -> Answer<T> {
+        let source = self.source(tenant);
+        self.blocking(move |cancel| work(&source, cancel))
     }
 
     /// Runs a read of history where it may block.
-    fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Cancel) -> T + Send + 'static) -> Answer<T> {
+    fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Cancel) -> Result<T, NodeError> + Send + 'static,
+    ) -> Answer<T> {
+        if let Err(error) = self.ready() {
+            return Box::pin(async { Err(error) });
+        }
         read::blocking(Arc::clone(&self.reads), self.log.id(), work)
     }
 }
@@ -135,77 +260,75 @@ impl Node for Ingester {
     }
 
     fn head(&self) -> Answer<u64> {
-        let head = self.log.head();
-        Box::pin(async move { Ok(head) })
+        let head = self.ready().map(|()| self.log.head());
+        Box::pin(async move { head })
     }
 
     fn follow(&self, request: FollowRequest) -> Follow {
         self.sweep_sometimes();
-        let tenant = self.tenants.get_or_create(&request.tenant);
-        let group = Group::join(&self.log, &tenant, &self.metrics, &request);
-        let follower = Follower::new(Arc::clone(&self.log), group, request, Arc::clone(&self.closed));
-        Box::pin(stream::unfold(follower, |mut follower| async move {
-            let event = follower.next().await?;
-            Some((event, follower))
-        }))
+        let (log, tenants) = (Arc::clone(&self.log), Arc::clone(&self.tenants));
+        let (metrics, closed) = (self.metrics.clone(), Arc::clone(&self.closed));
+        let begin = move || {
+            let tenant = tenants.get_or_create(&request.tenant);
+            let group = Group::join(&log, &tenant, &metrics, &request);
+            stream::unfold(Follower::new(log, group, request, closed), |mut follower| async move {
+                let event = follower.next().await?;
+                Some((event, follower))
+            })
+        };
+        if self.readiness.is_ready() {
+            return Box::pin(begin());
+        }
+        // Where it begins is not known before everything is back.
+        let mut ready = self.readiness.subscribe();
+        let begin = async move {
+            let is_ready = ready.wait_for(|is_ready| *is_ready).await.is_ok();
+            stream::iter(is_ready.then(begin)).flatten()
+        };
+        Box::pin(stream::once(begin).flatten())
     }
 
     fn read(&self, request: ReadRequest) -> Answer<ReadChunk> {
         // Of a tenant that is not known the log may still have trimmed something.
-        let account = self.tenants.get(&request.tenant).map(|tenant| Arc::clone(&tenant.account)).unwrap_or_default();
-        let log = Arc::clone(&self.log);
+        let Everything { log, account, .. } = self.source(&request.tenant);
         self.blocking(move |cancel| read::chunk(&log, &account, &request, cancel))
     }
 
     fn select(&self, request: SelectRequest) -> Answer<Selected> {
-        let Some(tenant) = self.tenants.get(&request.tenant) else {
-            return Box::pin(async { Ok(Selected::default()) });
-        };
-        let (source, seed) = (self.source(&tenant), self.seed);
-        self.blocking(move |cancel| scan::select(&source, &request, seed, cancel))
+        let seed = self.seed;
+        let tenant = request.tenant.clone();
+        self.search(&tenant, move |source, cancel| scan::select(source, &request, seed, cancel))
     }
 
     fn samples(&self, request: SamplesRequest) -> Answer<Sampled> {
-        // Of a tenant that is not known there are no lines, but the log has a head and a clock all the same.
-        let source = self.tenants.get(&request.tenant).map(|tenant| self.source(&tenant));
-        let (log, seed) = (Arc::clone(&self.log), self.seed);
-        let answer = self.blocking(move |cancel| match source {
-            Some(source) => read::samples(&source, &request, seed, cancel),
-            None => Ok(read::no_samples(&log, request.as_of)),
-        });
-        Box::pin(async move { answer.await? })
+        let seed = self.seed;
+        let tenant = request.tenant.clone();
+        self.search(&tenant, move |source, cancel| read::samples(source, &request, seed, cancel))
     }
 
-    fn labels(&self, request: LabelsRequest) -> Answer<Vec<String>> {
-        let Some(tenant) = self.tenants.get(&request.tenant) else { return Box::pin(async { Ok(Vec::new()) }) };
-        let source = self.source(&tenant);
-        self.blocking(move |cancel| scan::labels(&source, &request, cancel))
+    fn labels(&self, request: LabelsRequest) -> Answer<Partial<Vec<String>>> {
+        let tenant = request.tenant.clone();
+        self.search(&tenant, move |source, cancel| scan::labels(source, &request, cancel))
     }
 
-    fn series(&self, request: SeriesRequest) -> Answer<Vec<Labels>> {
-        let Some(tenant) = self.tenants.get(&request.tenant) else { return Box::pin(async { Ok(Vec::new()) }) };
-        let source = self.source(&tenant);
-        self.blocking(move |cancel| scan::series(&source, &request, cancel))
+    fn series(&self, request: SeriesRequest) -> Answer<Partial<Vec<Labels>>> {
+        let tenant = request.tenant.clone();
+        self.search(&tenant, move |source, cancel| scan::series(source, &request, cancel))
     }
 
-    fn stats(&self, request: SeriesRequest) -> Answer<Stats> {
-        let Some(tenant) = self.tenants.get(&request.tenant) else {
-            return Box::pin(async { Ok(Stats::default()) });
-        };
-        let source = self.source(&tenant);
-        self.blocking(move |cancel| scan::stats(&source, &request, cancel))
+    fn stats(&self, request: SeriesRequest) -> Answer<Partial<Stats>> {
+        let tenant = request.tenant.clone();
+        self.search(&tenant, move |source, cancel| scan::stats(source, &request, cancel))
     }
 
-    fn volume(&self, request: VolumeRequest) -> Answer<Vec<StreamVolume>> {
-        let Some(tenant) = self.tenants.get(&request.series.tenant) else { return Box::pin(async { Ok(Vec::new()) }) };
-        let source = self.source(&tenant);
-        self.blocking(move |cancel| scan::volume(&source, &request, cancel))
+    fn volume(&self, request: VolumeRequest) -> Answer<Partial<Vec<StreamVolume>>> {
+        let tenant = request.series.tenant.clone();
+        self.search(&tenant, move |source, cancel| scan::volume(source, &request, cancel))
     }
 
-    fn patterns(&self, request: PatternsRequest) -> Answer<Vec<Pattern>> {
-        let Some(tenant) = self.tenants.get(&request.series.tenant) else { return Box::pin(async { Ok(Vec::new()) }) };
-        let source = self.source(&tenant);
-        self.blocking(move |cancel| scan::patterns(&source, &request, cancel))
+    fn patterns(&self, request: PatternsRequest) -> Answer<Partial<Vec<Pattern>>> {
+        let tenant = request.series.tenant.clone();
+        self.search(&tenant, move |source, cancel| scan::patterns(source, &request, cancel))
     }
 }
 

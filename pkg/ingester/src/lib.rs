@@ -1,4 +1,4 @@
-//! The ingester: streams, the arrival log and its readers, tail groups.
+//! The ingester: streams, the arrival log and its readers, tail groups, and the pager.
 //!
 //! A push is checked as Loki checks it and becomes a batch of the arrival log; everything else reads: follows through tail
 //! groups, history by position and time. No reader can hold up a push.
@@ -11,8 +11,11 @@ mod group;
 mod ingester;
 mod log;
 mod metrics;
+mod pager;
 mod push;
 mod read;
+mod receipt;
+mod recover;
 mod stream;
 mod tails;
 mod tenant;
@@ -22,4 +25,8 @@ mod validate;
 
 pub use self::error::{PushError, PushErrorKind};
 pub use self::ingester::{Config, Ingester};
+pub use self::pager::{PagerConfig, PagerFailure};
 pub use self::push::Accepted;
+pub use self::receipt::Receipt;
+pub use self::recover::Recovering;
+pub use tailwater_store::wal::{Config as WalConfig, SyncPolicy};

@@ -1,5 +1,7 @@
 //! What the ingester counts. Where a dashboard made for Loki relies on a counter, it is there under Loki's name too.
 
+use std::sync::Arc;
+
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
@@ -9,6 +11,7 @@ use prometheus_client::registry::Registry;
 use tailwater_model::TenantId;
 
 use crate::log::ArrivalLog;
+use crate::recover::Readiness;
 use crate::validate::Reason;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -144,11 +147,15 @@ impl TenantMetrics {
 
 /// The log's own numbers, read when they are asked for.
 #[derive(Debug)]
-pub(crate) struct LogCollector(pub(crate) std::sync::Arc<ArrivalLog>);
+pub(crate) struct LogCollector {
+    pub(crate) log: Arc<ArrivalLog>,
+    pub(crate) readiness: Arc<Readiness>,
+}
 
 impl Collector for LogCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let size = self.0.size();
+        let Self { log, readiness } = self;
+        let size = log.size();
         let mut gauge = |name, help, value: u64| {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
             let metric = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
@@ -157,7 +164,23 @@ impl Collector for LogCollector {
         gauge("tailwater_log_head", "Sequence number of the last batch", size.head)?;
         gauge("tailwater_log_batches", "Batches in memory", size.batches)?;
         gauge("tailwater_log_memory_bytes", "Memory of the arrival log", size.bytes)?;
-        gauge("tailwater_log_memory_limit_bytes", "Bound on the memory of the arrival log", self.0.memory() as u64)?;
+        gauge("tailwater_log_memory_limit_bytes", "Bound on the memory of the arrival log", log.memory() as u64)?;
+        if log.is_durable() {
+            let (uncovered, recovered) = (log.uncovered(), readiness.so_far());
+            gauge("tailwater_log_covered", "Everything up to this batch is in blocks", uncovered.first - 1)?;
+            gauge(
+                "tailwater_log_uncovered_bytes",
+                "Bytes of lines that are not in blocks yet, about",
+                uncovered.bytes,
+            )?;
+            gauge("tailwater_log_recovered_batches", "Batches taken back when the process started", recovered.batches)?;
+            gauge(
+                "tailwater_log_recovered_bytes",
+                "Bytes of the write-ahead log gone through then",
+                recovered.done_bytes,
+            )?;
+            gauge("tailwater_log_recovery_milliseconds", "How long that took", readiness.millis())?;
+        }
         let mut counter = |name, help, value: u64| {
             let counter = ConstCounter::new(value);
             let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;

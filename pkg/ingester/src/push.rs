@@ -3,18 +3,26 @@
 //! The order is Loki's (contract, Loki API §2.1): labels and entries are checked first, then the tenant's rate decides over all that is
 //! left, then each stream's own checks: stream limit, duplicates, out-of-order window, the stream's rate. Unlike Loki, every
 //! refusal is told, also when a later stream of the push is fine.
+//!
+//! With a write-ahead log the streams' own checks and the append are one turn of the tenant's: if the append fails, the push has changed
+//! nothing. What the log keeps is the body as it came, if all of it was accepted as it was.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tailwater_model::{Labels, Limits, TenantId, Timestamp};
+use tailwater_store::Error;
 use tailwater_store::entries::{Run, content_key};
-use tailwater_wire::push::{EntrySpan, Push};
+use tailwater_store::wal::MAX_PAYLOAD;
+use tailwater_wire::push::{self, EntrySpan, Push};
 
 use crate::batch::Batch;
 use crate::error::{PushError, PushErrorKind};
 use crate::ingester::Ingester;
+use crate::log::{self, Appended, Maker as _};
+use crate::receipt::{Change, Checks, Pushed, Receipt, not_stored};
 use crate::stream::StreamState;
 use crate::tails::Concerned;
 use crate::tenant::{Found, Tenant};
@@ -72,19 +80,36 @@ struct Pass<'a> {
     entries: Vec<EntrySpan>,
     /// Whether metadata must be written anew.
     rewrite: bool,
+    /// Whether an entry that passed is not as it was sent.
+    altered: bool,
+    /// What was taken of the tenant's rate.
+    taken: u64,
+    duplicates: u64,
+    /// What is to be taken back if the push cannot be stored; noted only if that can happen.
+    changes: Option<Vec<Change>>,
 }
 
 /// What is left of a push after all checks.
 struct Checked {
     runs: Vec<Run>,
+    /// The numbers of their streams in the push.
+    numbers: Vec<usize>,
     entries: Vec<EntrySpan>,
     rewrite: bool,
+    altered: bool,
     bytes: u64,
+    taken: u64,
+    duplicates: u64,
+    changes: Vec<Change>,
     concerned: Option<Concerned>,
     refusals: Refusals,
 }
 
-pub(crate) fn push(ingester: &Ingester, id: &TenantId, push: Push) -> Result<Accepted, PushError> {
+pub(crate) fn push(ingester: &Ingester, id: &TenantId, push: Push, packed: Option<&[u8]>) -> Receipt {
+    accept(ingester, id, push, packed).unwrap_or_else(|error| Receipt::known(Err(error)))
+}
+
+fn accept(ingester: &Ingester, id: &TenantId, push: Push, packed: Option<&[u8]>) -> Result<Receipt, PushError> {
     if push.streams.is_empty() {
         let text = "error at least one valid stream is required for ingestion";
         return Err(PushError::new(PushErrorKind::NoStreams, text));
@@ -98,7 +123,8 @@ pub(crate) fn push(ingester: &Ingester, id: &TenantId, push: Push) -> Result<Acc
         return Err(PushError::new(PushErrorKind::RateLimited, format!("too many active tenants, user: '{id}'")));
     };
     let limits = ingester.limits.limits(id);
-    let pass = Pass {
+    let durable = ingester.log.is_durable();
+    let mut pass = Pass {
         ingester,
         tenant: &tenant,
         limits: &limits,
@@ -107,21 +133,87 @@ pub(crate) fn push(ingester: &Ingester, id: &TenantId, push: Push) -> Result<Acc
         refusals: Refusals::default(),
         entries: Vec::with_capacity(push.entries.len()),
         rewrite: false,
+        altered: false,
+        taken: 0,
+        duplicates: 0,
+        changes: durable.then(Vec::new),
     };
-    let Checked { runs, entries, rewrite, bytes, concerned, refusals } = pass.check();
-    refusals.count(&tenant.metrics);
-    let mut accepted = Accepted::default();
-    if !runs.is_empty() {
-        let batch = Batch::new(Arc::clone(&tenant.account), runs, keep(push, entries, rewrite));
-        accepted.lines = batch.lines();
-        accepted.bytes = bytes;
-        let mut all = false;
-        accepted.seq = Some(ingester.log.append(batch, |seq| all = tenant.tails.mark(concerned.as_ref(), seq)));
-        tenant.tails.wake(concerned.as_ref(), all);
-        tenant.metrics.lines.inc_by(accepted.lines);
-        tenant.metrics.bytes.inc_by(accepted.bytes);
+    let candidates = pass.check_entries();
+    let candidates = match pass.check_rate() {
+        Ok(()) => candidates,
+        Err(refusals) => {
+            pass.refusals.count(&tenant.metrics);
+            refusals.count(&tenant.metrics);
+            return Ok(Receipt::known(refusals.into_error().map_or_else(|| Ok(Accepted::default()), Err)));
+        }
+    };
+    // Nobody waits for the compression of a body that came otherwise, unless something is refused only then.
+    let body = match packed {
+        _ if !durable || !pass.is_whole() => None,
+        Some(packed) => Some(Cow::Borrowed(packed)),
+        None => Some(Cow::Owned(pack(&push).inspect_err(|_| tenant.give_back(pass.taken))?)),
+    };
+    let turn = durable.then(|| tenant.turn.lock());
+    let checked = pass.check_streams(candidates);
+    let is_whole = !checked.rewrite && !checked.altered && checked.entries.len() == push.entries.len();
+    let Checked { runs, numbers, entries, rewrite, bytes, taken, duplicates, changes, concerned, refusals, .. } =
+        checked;
+    if runs.is_empty() {
+        let settled = if duplicates > 0 { ingester.log.settled() } else { None };
+        drop(turn);
+        refusals.count(&tenant.metrics);
+        let answer = refusals.into_error().map_or_else(|| Ok(Accepted::default()), Err);
+        return Ok(settled.map_or_else(|| Receipt::known(answer.clone()), |s| Receipt::pending(s, answer.clone())));
     }
-    refusals.into_error().map_or(Ok(accepted), Err)
+    let (mut head, mut texts) = (Vec::new(), Vec::new());
+    if durable {
+        log::encode_head(&mut head, runs.iter().map(|run| &run.stream.labels));
+        if !is_whole {
+            texts = numbers.iter().filter_map(|n| push.streams.get(*n)).map(|s| push.labels(s).to_vec()).collect();
+        }
+    }
+    let lines = entries.len() as u64;
+    let batch = Batch::new(Arc::clone(&tenant.account), runs, keep(push, entries, rewrite));
+    let mut pushed = Pushed::new(Arc::clone(&tenant), concerned, (lines, bytes), taken, changes);
+    let body = match body {
+        _ if !durable => Cow::Borrowed(&[][..]),
+        Some(body) if is_whole => body,
+        _ => {
+            let body = batch.extract(&texts).and_then(|push| pack(&push));
+            Cow::Owned(body.inspect_err(|_| pushed.take_back())?)
+        }
+    };
+    if head.len() + body.len() > MAX_PAYLOAD {
+        pushed.take_back();
+        return Err(PushError::new(PushErrorKind::TooLarge, "push too large: the write-ahead log does not take it"));
+    }
+    let appended = ingester.log.append(batch, &[&head, &body], duplicates > 0, pushed);
+    let appended = appended.map_err(|(error, mut pushed)| {
+        pushed.take_back();
+        if let (Error::Full { .. }, Some(pager)) = (&error, ingester.pager.get()) {
+            pager.press();
+        }
+        not_stored(&error)
+    });
+    drop(turn);
+    let appended = appended?;
+    refusals.count(&tenant.metrics);
+    let answer = |seq| {
+        let accepted = Accepted { lines, bytes, seq: Some(seq) };
+        refusals.into_error().map_or(Ok(accepted), Err)
+    };
+    Ok(match appended {
+        Appended::Published(seq, mut pushed) => {
+            pushed.published();
+            Receipt::known(answer(seq))
+        }
+        Appended::Pending(seq, settled) => Receipt::pending(settled, answer(seq)),
+    })
+}
+
+/// The push as the write-ahead log keeps it.
+fn pack(push: &Push) -> Result<Vec<u8>, PushError> {
+    push::pack(push).map_err(|error| PushError::new(PushErrorKind::TooLarge, error.to_string()))
 }
 
 fn size_in_log(push: &Push) -> usize {
@@ -153,24 +245,51 @@ fn fit(body: Bytes) -> Bytes {
 }
 
 impl<'a> Pass<'a> {
-    fn check(mut self) -> Checked {
-        let candidates = self.check_entries();
+    /// The tenant's rate, over all that passed so far: all or nothing; other refusals are not told then.
+    fn check_rate(&mut self) -> Result<(), Refusals> {
         let (lines, bytes) = self.sum(0..self.entries.len());
         let metrics = &self.tenant.metrics;
         metrics.received_lines.inc_by(lines);
         metrics.received_bytes.inc_by(bytes);
         if lines > 0 && !self.tenant.take(self.now, self.limits, bytes) {
-            return self.rate_limited(lines, bytes);
+            return Err(self.rate_limited(lines, bytes));
         }
+        self.taken = bytes;
+        Ok(())
+    }
+
+    /// Whether everything so far is as it was sent.
+    fn is_whole(&self) -> bool {
+        !self.rewrite && !self.altered && self.entries.len() == self.push.entries.len()
+    }
+
+    fn check_streams(mut self, candidates: Vec<Candidate<'a>>) -> Checked {
         let mut concerned = self.tenant.tails.concerned();
         let mut runs = Vec::with_capacity(candidates.len());
+        let mut numbers = Vec::with_capacity(candidates.len());
         let mut kept = 0;
         for candidate in candidates {
-            runs.extend(self.check_stream(candidate, &mut kept, concerned.as_mut()));
+            let number = candidate.number;
+            if let Some(run) = self.check_stream(candidate, &mut kept, concerned.as_mut()) {
+                runs.push(run);
+                numbers.push(number);
+            }
         }
-        let bytes = if kept == self.entries.len() { bytes } else { self.sum(0..kept).1 };
+        let bytes = if kept == self.entries.len() { self.taken } else { self.sum(0..kept).1 };
         self.entries.truncate(kept);
-        Checked { runs, entries: self.entries, rewrite: self.rewrite, bytes, concerned, refusals: self.refusals }
+        Checked {
+            runs,
+            numbers,
+            entries: self.entries,
+            rewrite: self.rewrite,
+            altered: self.altered,
+            bytes,
+            taken: self.taken,
+            duplicates: self.duplicates,
+            changes: self.changes.unwrap_or_default(),
+            concerned,
+            refusals: self.refusals,
+        }
     }
 
     /// Lines and bytes of a stretch of the entries that passed.
@@ -179,9 +298,7 @@ impl<'a> Pass<'a> {
         (entries.len() as u64, entries.iter().map(|e| entry_bytes(self.push, e)).sum())
     }
 
-    /// All or nothing; other refusals are not told then.
-    fn rate_limited(self, lines: u64, bytes: u64) -> Checked {
-        self.refusals.count(&self.tenant.metrics);
+    fn rate_limited(&self, lines: u64, bytes: u64) -> Refusals {
         let mut refusals = Refusals::default();
         refusals.add(Reason::RateLimited, 0, 0, (lines, bytes), || {
             #[expect(clippy::cast_sign_loss, reason = "a rate is not negative, and the cast saturates")]
@@ -192,7 +309,7 @@ impl<'a> Pass<'a> {
                 self.tenant.id
             )
         });
-        Checked { runs: Vec::new(), entries: Vec::new(), rewrite: false, bytes: 0, concerned: None, refusals }
+        refusals
     }
 
     /// Labels and entries, stream by stream.
@@ -233,7 +350,9 @@ impl<'a> Pass<'a> {
                     }
                 }
                 if self.limits.increment_duplicate_timestamp {
-                    before = Some(increment(&mut entry, before));
+                    let (sent, kept) = increment(&mut entry, before);
+                    self.altered |= sent != kept;
+                    before = Some((sent, kept));
                 }
                 self.entries.push(entry);
             }
@@ -243,6 +362,7 @@ impl<'a> Pass<'a> {
             }
         }
         self.tenant.metrics.truncated_lines.inc_by(truncated);
+        self.altered |= truncated > 0;
         candidates
     }
 
@@ -275,6 +395,7 @@ impl<'a> Pass<'a> {
         }
         if passed.duplicates > 0 {
             self.tenant.metrics.duplicate_lines.inc_by(passed.duplicates);
+            self.duplicates += passed.duplicates;
         }
         let last = passed.last.take()?;
         let (lines, bytes) = self.sum(begin..*kept);
@@ -287,16 +408,22 @@ impl<'a> Pass<'a> {
             *kept = begin;
             return None;
         }
+        let before = Checks::of(&state);
         state.last = Some((last.timestamp, content_key(self.push, &last, self.ingester.seed)));
         state.highest = Some(state.highest.map_or(passed.max, |highest| highest.max(passed.max)));
+        let after = Checks::of(&state);
         if let Some(concerned) = concerned {
             concerned.add(&mut state.tails, &stream.labels);
         }
         drop(state);
+        let shared = Arc::clone(&stream.shared);
+        if let Some(changes) = &mut self.changes {
+            changes.push(Change { stream, before, after, cost });
+        }
         let span = |i: usize| u32::try_from(i).unwrap_or(u32::MAX);
         let text = self.entries[begin..*kept].iter().map(|e| u64::from(e.line_len)).sum();
         let (first, len) = (span(begin), span(*kept - begin));
-        Some(Run { stream: Arc::clone(&stream.shared), first, len, min: passed.min, max: passed.max, bytes: text })
+        Some(Run { stream: shared, first, len, min: passed.min, max: passed.max, bytes: text })
     }
 
     /// Duplicates and the out-of-order window, entry by entry.

@@ -5,7 +5,7 @@
 //!   bytes and is emptied when it is full or when the limits that its streams were checked against change.
 //! * A stream is active until it was idle for [`STREAM_IDLE`]; only active ones are registered and count against the limit. Batches keep
 //!   the labels of forgotten ones.
-//! * A tenant without streams, tails and batches is forgotten.
+//! * A tenant without streams, tails and batches, in memory and in the write-ahead log, is forgotten.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -20,6 +20,7 @@ use tailwater_model::{Labels, Limits, TenantId, Timestamp};
 use crate::bucket::TokenBucket;
 use crate::log::{Account, ArrivalLog};
 use crate::metrics::{Metrics, TenantMetrics};
+use crate::receipt::Turn;
 use crate::stream::Stream;
 use crate::tails::Tails;
 use crate::validate::{Reason, stream_labels};
@@ -55,6 +56,8 @@ pub(crate) struct Tenant {
     pub(crate) account: Arc<Account>,
     pub(crate) tails: Tails,
     pub(crate) metrics: TenantMetrics,
+    /// See [`Turn`].
+    pub(crate) turn: Turn,
     bucket: Mutex<TokenBucket>,
     streams: RwLock<StreamTable>,
     /// Active streams of all tenants.
@@ -187,6 +190,30 @@ impl Tenant {
         self.bucket.lock().take(now, rate, burst, cost)
     }
 
+    /// Gives back what [`Tenant::take`] took.
+    pub(crate) fn give_back(&self, bytes: u64) {
+        #[expect(clippy::cast_precision_loss, reason = "a push has less than 2^53 bytes")]
+        self.bucket.lock().give_back(bytes as f64);
+    }
+
+    /// The stream of these labels, which was pushed to at some time; it counts as active since. If there are too many streams, it is not
+    /// registered: pushes to it are checked as if it were new.
+    pub(crate) fn restore(&self, labels: Labels, at: Timestamp) -> Arc<Stream> {
+        let mut table = self.streams.write();
+        if let Some(stream) = table.by_labels.get(&labels) {
+            stream.touch(at);
+            return Arc::clone(stream);
+        }
+        let stream = Arc::new(Stream::new(labels.clone(), at));
+        if self.active.load(Ordering::Relaxed) < MAX_STREAMS {
+            self.active.fetch_add(1, Ordering::Relaxed);
+            self.metrics.streams.inc();
+            self.metrics.streams_created.inc();
+            table.by_labels.insert(labels, Arc::clone(&stream));
+        }
+        stream
+    }
+
     fn sweep(&self, now: Timestamp) {
         self.sweep_table(&mut self.streams.write(), now);
     }
@@ -197,8 +224,8 @@ impl Tenant {
         self.metrics.streams.dec_by(i64::try_from(gone).unwrap_or(i64::MAX));
     }
 
-    fn is_empty(&self) -> bool {
-        self.streams.read().by_labels.is_empty() && self.tails.is_empty() && self.account.batches() == 0
+    fn is_empty(&self, log: &ArrivalLog) -> bool {
+        self.streams.read().by_labels.is_empty() && self.tails.is_empty() && log.is_rid_of(&self.account)
     }
 }
 
@@ -278,9 +305,10 @@ impl Tenants {
         let make = || {
             Arc::new(Tenant {
                 id: id.clone(),
-                account: Arc::default(),
+                account: Arc::new(Account::new(id.clone())),
                 tails: Tails::default(),
                 metrics: self.metrics.of(id),
+                turn: Turn::default(),
                 bucket: Mutex::default(),
                 streams: RwLock::default(),
                 active: Arc::clone(&self.active),
@@ -305,7 +333,7 @@ impl Tenants {
         let mut maybe_empty = Vec::new();
         for tenant in tenants {
             tenant.sweep(now);
-            if tenant.is_empty() {
+            if tenant.is_empty(log) {
                 maybe_empty.push(tenant.id.clone());
             }
         }
@@ -315,7 +343,7 @@ impl Tenants {
         let mut all = self.all.write();
         for id in maybe_empty {
             // Whoever works with the tenant holds it; nobody can take it up meanwhile.
-            let idle = |tenant: &Arc<Tenant>| Arc::strong_count(tenant) == 1 && tenant.is_empty();
+            let idle = |tenant: &Arc<Tenant>| Arc::strong_count(tenant) == 1 && tenant.is_empty(log);
             if all.get(&id).is_some_and(idle)
                 && let Some(tenant) = all.remove(&id)
             {

@@ -9,7 +9,7 @@ use tailwater_logql::metric::{
     evaluate, leaves, series,
 };
 use tailwater_logql::template::{Data, Lookup, Template};
-use tailwater_logql::{LogQuery, regex as go_regex};
+use tailwater_logql::{AnyOf, LogQuery, Requirements, regex as go_regex};
 use tailwater_model::{LabelSet, Labels, Timestamp};
 
 /// A query. It is read or refused with a reason, and what is printed and can be read again is the same query: only odd names
@@ -51,8 +51,20 @@ pub(crate) fn pipeline(data: &[u8]) {
         if let Some((_, labels)) = got {
             assert!(labels.pairs().windows(2).all(|w| w[0].name < w[1].name), "{labels}");
             assert!(query.may_match(line));
+            assert!(fulfils(query.requirements(), &stream, line, &metadata), "{}", query.canonical());
         }
     }
+}
+
+/// Whether an entry has all that is required.
+fn fulfils(requirements: &Requirements, stream: &Labels, line: &[u8], metadata: &[(&str, &str)]) -> bool {
+    let lower = line.to_ascii_lowercase();
+    let holds = |any_of: &AnyOf| {
+        let line = if any_of.any_case() { &lower } else { line };
+        any_of.literals().iter().any(|literal| line.windows(literal.len()).any(|w| *w == **literal))
+    };
+    let has = |name: &str, value: &str| stream.get(name) == Some(value) || metadata.contains(&(name, value));
+    requirements.literals.iter().all(holds) && requirements.fields.iter().all(|(name, value)| has(name, value))
 }
 
 fn fresh(
@@ -234,6 +246,7 @@ fn collect<'a>(
             continue;
         };
         assert!(query.may_match(entry.line));
+        assert!(fulfils(query.requirements(), stream, entry.line, metadata), "{}", query.canonical());
         assert!(counted.is_none_or(|counted| (counted, runner.worth(entry.line.len() as u32)) == (number, value)));
         let labels = labels_of(&runner, number);
         let place = Place { timestamp, stream_hash: stream.loki_hash(), seq: 1, index: index as u32 };

@@ -14,6 +14,7 @@ mod pretty;
 mod print;
 mod query;
 pub mod regex;
+mod requirements;
 pub mod syntax;
 pub mod template;
 
@@ -21,4 +22,5 @@ pub use error::Error;
 pub use pipeline::{Matched, Runner};
 pub use pretty::pretty;
 pub use query::LogQuery;
+pub use requirements::{AnyOf, Requirements};
 pub use syntax::{parse, parse_log, parse_match, parse_selector};

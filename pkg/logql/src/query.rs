@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::matchers::Matchers;
 use crate::pipeline::{Pipeline, Runner};
+use crate::requirements::Requirements;
 use crate::{Error, ast};
 
 /// A selector and a pipeline. Immutable; every reader of lines has its own [`Runner`].
@@ -55,6 +56,12 @@ impl LogQuery {
     #[must_use]
     pub fn may_match(&self, region: &[u8]) -> bool {
         self.pipeline.may_match(region)
+    }
+
+    /// What every line that passes has.
+    #[must_use]
+    pub fn requirements(&self) -> &Requirements {
+        &self.pipeline.requirements
     }
 
     /// What runs this query over lines. With `detect_level` entries that bring no `detected_level` get one.

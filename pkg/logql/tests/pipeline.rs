@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use tailwater_logql::LogQuery;
 use tailwater_logql::ast::{
     CmpOp, Extraction, LabelFilter, LabelFormat, LabelFormatValue, LineFilter, LineOp, LineOperand, LogExpr, MatchOp,
     Matcher, NameOrMatcher, Stage, Text,
 };
+use tailwater_logql::{AnyOf, LogQuery, Requirements};
 use tailwater_model::{LabelSet, Labels, Timestamp};
 
 /// A line that passed, owned.
@@ -180,6 +180,17 @@ fn fresh(query: &Arc<LogQuery>, stream: &Labels, line: &[u8], metadata: &[(&str,
     runner.run(Timestamp(0), line, metadata).map(|m| Passed(m.line.to_vec(), m.labels))
 }
 
+/// Whether an entry has all that is required.
+fn fulfils(requirements: &Requirements, stream: &Labels, line: &[u8], metadata: &[(&str, &str)]) -> bool {
+    let lower = line.to_ascii_lowercase();
+    let holds = |any_of: &AnyOf| {
+        let line = if any_of.any_case() { &lower } else { line };
+        any_of.literals().iter().any(|literal| line.windows(literal.len()).any(|w| *w == **literal))
+    };
+    let has = |name: &str, value: &str| stream.get(name) == Some(value) || metadata.contains(&(name, value));
+    requirements.literals.iter().all(holds) && requirements.fields.iter().all(|(name, value)| has(name, value))
+}
+
 fn parsed(passed: &Passed) -> BTreeMap<String, String> {
     let pairs = passed.1.of(tailwater_model::Category::Parsed);
     pairs.map(|p| (p.name.to_string(), p.value.to_string())).collect()
@@ -205,6 +216,7 @@ proptest! {
             if let Some(Passed(_, labels)) = got {
                 prop_assert!(labels.pairs().windows(2).all(|w| w[0].name < w[1].name), "{}", labels);
                 prop_assert!(query.may_match(line));
+                prop_assert!(fulfils(query.requirements(), stream, line, &metadata), "{}", query.canonical());
             }
         }
     }

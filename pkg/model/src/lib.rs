@@ -11,7 +11,7 @@ mod tenant;
 mod timestamp;
 
 pub use labels::{Category, LabelPair, LabelSet, Labels, selector_text};
-pub use limits::{Limits, TenantLimits};
+pub use limits::{DeletionMode, Limits, StreamRetention, TenantLimits};
 pub use position::{LogId, Position};
 pub use tenant::{TenantError, TenantId, TenantIds};
 pub use timestamp::{Clock, SystemClock, Timestamp};

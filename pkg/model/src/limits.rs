@@ -73,6 +73,35 @@ pub struct Limits {
     pub volume_enabled: bool,
     /// Most series of a volume answer.
     pub volume_max_series: usize,
+    /// How long lines are kept; zero = for ever.
+    pub retention_period: Duration,
+    /// How long the lines of some streams are kept instead.
+    pub retention_stream: Vec<StreamRetention>,
+    /// What asking for lines to be deleted does.
+    pub deletion_mode: DeletionMode,
+}
+
+/// How long the lines of streams are kept that a selector selects. Of several rules for a stream that of the highest priority holds, of
+/// equal ones that of the shortest period.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamRetention {
+    /// A stream selector of LogQL, valid.
+    pub selector: String,
+    /// The higher goes before.
+    pub priority: i32,
+    /// At least a day.
+    pub period: Duration,
+}
+
+/// What a request to delete lines does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeletionMode {
+    /// It is refused.
+    Disabled,
+    /// Queries leave the lines out.
+    FilterOnly,
+    /// Queries leave the lines out, and later they are deleted.
+    FilterAndDelete,
 }
 
 impl Limits {
@@ -168,6 +197,9 @@ impl Default for Limits {
             max_concurrent_tail_requests: 10,
             volume_enabled: true,
             volume_max_series: 1000,
+            retention_period: Duration::ZERO,
+            retention_stream: Vec::new(),
+            deletion_mode: DeletionMode::FilterAndDelete,
         }
     }
 }

@@ -34,7 +34,7 @@ impl Querier {
         for (tenant, matchers) in self.per_tenant(request)? {
             let asked = SeriesRequest { tenant, matchers, start: request.start, end: request.end };
             for node in self.nodes()? {
-                for (name, value) in node.series(asked.clone()).await?.iter().flat_map(|stream| stream.iter()) {
+                for (name, value) in node.series(asked.clone()).await?.value.iter().flat_map(|stream| stream.iter()) {
                     match labels.get_mut(name) {
                         Some(values) => drop(values.insert(value.into())),
                         None => drop(labels.insert(name.to_owned(), BTreeSet::from([value.into()]))),

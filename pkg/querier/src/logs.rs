@@ -9,7 +9,7 @@ use tailwater_logql::LogQuery;
 use tailwater_logql::ast::{LogExpr, Matcher};
 use tailwater_logql::matchers::Matchers;
 use tailwater_model::{Category, LabelPair, LabelSet, Labels, TenantId, TenantIds, Timestamp};
-use tailwater_wire::node::{Direction, MatchedLine, Scanned, SelectRequest};
+use tailwater_wire::node::{Direction, MatchedLine, Scanned, SelectRequest, warn};
 
 use crate::busy::busy;
 use crate::{Error, Querier};
@@ -45,6 +45,8 @@ pub struct LogsAnswer {
     /// In answer order: by time in the asked direction; equal times by ascending stream hash, and within a stream in the order
     /// of acceptance in the asked direction.
     pub lines: Vec<(MatchedLine, Bytes)>,
+    /// What could not be looked at, and why. Empty: the answer is whole.
+    pub warnings: Vec<String>,
     /// What was looked at.
     pub scanned: Scanned,
     /// How many nodes were asked.
@@ -93,6 +95,7 @@ impl Querier {
                 label_with_tenant(&mut part.lines, &tenant);
             }
             answer.lines.append(&mut part.lines);
+            warn(&mut answer.warnings, part.warnings);
             answer.scanned += part.scanned;
             answer.nodes = answer.nodes.max(part.nodes);
         }
@@ -139,6 +142,7 @@ impl Querier {
         answer.nodes = parts.len() as u64;
         for mut part in parts {
             answer.lines.append(&mut part.lines);
+            warn(&mut answer.warnings, part.warnings);
             answer.scanned += part.scanned;
         }
         if several {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tailwater_logql::ast::Matcher;
 use tailwater_logql::matchers::Matchers;
 use tailwater_model::{Labels, TenantId, TenantIds, Timestamp};
-use tailwater_wire::node::{LabelsRequest, SeriesRequest, Stats};
+use tailwater_wire::node::{LabelsRequest, Partial, SeriesRequest, Stats};
 
 use crate::logs::{TENANT_LABEL, stream_with_tenant, tenants_of};
 use crate::{Error, Querier};
@@ -32,9 +32,9 @@ impl Querier {
     ///
     /// # Errors
     /// A selector that does not compile, or an ingester that does not answer.
-    pub async fn labels(&self, request: &MetaRequest, name: Option<&str>) -> Result<Vec<String>, Error> {
+    pub async fn labels(&self, request: &MetaRequest, name: Option<&str>) -> Result<Partial<Vec<String>>, Error> {
         let several = request.tenants.as_slice().len() > 1;
-        let mut found = BTreeSet::new();
+        let (mut found, mut warnings) = (BTreeSet::new(), Vec::new());
         for (tenant, selectors) in self.per_tenant(request)? {
             if several && name.is_none() {
                 found.insert(TENANT_LABEL.to_owned());
@@ -57,47 +57,47 @@ impl Querier {
                     name: name.map(ToOwned::to_owned),
                 };
                 for node in self.nodes()? {
-                    found.extend(node.labels(asked.clone()).await?);
+                    found.extend(node.labels(asked.clone()).await?.take(&mut warnings));
                 }
             }
         }
-        Ok(found.into_iter().collect())
+        Ok(Partial { value: found.into_iter().collect(), warnings })
     }
 
     /// The streams, without repeats.
     ///
     /// # Errors
     /// As [`Querier::labels`].
-    pub async fn series(&self, request: &MetaRequest) -> Result<Vec<Labels>, Error> {
+    pub async fn series(&self, request: &MetaRequest) -> Result<Partial<Vec<Labels>>, Error> {
         let several = request.tenants.as_slice().len() > 1;
-        let mut found = BTreeSet::new();
+        let (mut found, mut warnings) = (BTreeSet::new(), Vec::new());
         for (tenant, matchers) in self.per_tenant(request)? {
             let asked = SeriesRequest { tenant: tenant.clone(), matchers, start: request.start, end: request.end };
             for node in self.nodes()? {
-                let series = node.series(asked.clone()).await?;
+                let series = node.series(asked.clone()).await?.take(&mut warnings);
                 found.extend(series.into_iter().map(|s| if several { stream_with_tenant(&s, &tenant) } else { s }));
             }
         }
-        Ok(found.into_iter().collect())
+        Ok(Partial { value: found.into_iter().collect(), warnings })
     }
 
     /// How much the streams hold.
     ///
     /// # Errors
     /// As [`Querier::labels`].
-    pub async fn stats(&self, request: &MetaRequest) -> Result<Stats, Error> {
-        let mut sum = Stats::default();
+    pub async fn stats(&self, request: &MetaRequest) -> Result<Partial<Stats>, Error> {
+        let (mut sum, mut warnings) = (Stats::default(), Vec::new());
         for (tenant, matchers) in self.per_tenant(request)? {
             let asked = SeriesRequest { tenant, matchers, start: request.start, end: request.end };
             for node in self.nodes()? {
-                let stats = node.stats(asked.clone()).await?;
+                let stats = node.stats(asked.clone()).await?.take(&mut warnings);
                 sum.streams += stats.streams;
                 sum.chunks += stats.chunks;
                 sum.bytes += stats.bytes;
                 sum.entries += stats.entries;
             }
         }
-        Ok(sum)
+        Ok(Partial { value: sum, warnings })
     }
 
     /// The compiled selectors for each tenant they concern. A tenant that none of several selectors concerns is left out.

@@ -15,7 +15,7 @@ use tailwater_logql::metric::{
     Column, Evaluated, EvaluationLimits, Grid, SampleQuery, Series, Steps, check, evaluate, leaves, series, series_at,
 };
 use tailwater_model::{Labels, Limits, TenantId, TenantIds, Timestamp};
-use tailwater_wire::node::{NodeError, SamplesRequest, Scanned};
+use tailwater_wire::node::{NodeError, SamplesRequest, Scanned, warn};
 
 use crate::busy::busy;
 use crate::logs::{stream_with_tenant, tenants_of};
@@ -45,6 +45,8 @@ pub struct MetricRequest {
 pub struct MetricAnswer {
     /// Series, or a number.
     pub value: Evaluated,
+    /// What could not be looked at, and why. Empty: the answer is whole.
+    pub warnings: Vec<String>,
     /// What was looked at.
     pub scanned: Scanned,
     /// How many nodes were asked.
@@ -206,7 +208,7 @@ impl Querier {
         let compiled = busy(|| compile(expr, tenants))?;
         let several = tenants.as_slice().len() > 1;
         let memory = self.config().query_memory_bytes;
-        let mut scanned = Scanned::default();
+        let (mut scanned, mut warnings) = (Scanned::default(), Vec::new());
         let mut asked = 0;
         let too_large = NodeError::TooLarge { limit: memory };
         let mut found = Vec::new();
@@ -239,6 +241,7 @@ impl Querier {
                 })?;
                 for part in parts {
                     scanned += part.scanned;
+                    warn(&mut warnings, part.warnings);
                     merged.take(part.series, several.then_some(tenant), &mut room, memory)?;
                 }
             }
@@ -250,7 +253,7 @@ impl Querier {
         }
         let limits = EvaluationLimits { max_query_series: u32::try_from(*max_series).unwrap_or(u32::MAX) };
         let value = busy(|| evaluate(expr, *steps, in_order(found, &compiled.order), limits))?;
-        Ok(MetricAnswer { value, scanned, nodes: asked })
+        Ok(MetricAnswer { value, warnings, scanned, nodes: asked })
     }
 }
 

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use tailwater_logql::patterns::Pattern;
-use tailwater_wire::node::{PatternsRequest, SeriesRequest};
+use tailwater_wire::node::{Partial, PatternsRequest, SeriesRequest};
 
 use crate::{Error, MetaRequest, Querier};
 
@@ -20,7 +20,8 @@ impl Querier {
     ///
     /// # Errors
     /// As [`Querier::labels`].
-    pub async fn patterns(&self, request: &MetaRequest, step: i64) -> Result<Vec<Pattern>, Error> {
+    pub async fn patterns(&self, request: &MetaRequest, step: i64) -> Result<Partial<Vec<Pattern>>, Error> {
+        let mut warnings = Vec::new();
         let mut found: BTreeMap<(String, String), BTreeMap<i64, u64>> = BTreeMap::new();
         for (tenant, matchers) in self.per_tenant(request)? {
             let limits = self.limits().limits(&tenant);
@@ -31,7 +32,7 @@ impl Querier {
                 limit: MAX_NODE_PATTERNS,
             };
             for node in self.nodes()? {
-                for pattern in node.patterns(asked.clone()).await? {
+                for pattern in node.patterns(asked.clone()).await?.take(&mut warnings) {
                     let samples = found.entry((pattern.text, pattern.level)).or_default();
                     for (step, count) in pattern.samples {
                         *samples.entry(step).or_default() += count;
@@ -47,6 +48,6 @@ impl Querier {
         let mut patterns: Vec<_> = found.into_iter().map(pattern).collect();
         patterns.sort_by_cached_key(|pattern| Reverse(pattern.count()));
         patterns.truncate(MAX_PATTERNS);
-        Ok(patterns)
+        Ok(Partial { value: patterns, warnings })
     }
 }

@@ -11,8 +11,8 @@ use tailwater_logql::patterns::Pattern;
 use tailwater_model::{Clock, LabelSet, Labels, LogId, TenantId, Timestamp};
 use tailwater_wire::node::{
     Answer, Direction, Follow, FollowEvent, FollowRequest, Gap, LabelsRequest, MatchedBatch, MatchedLine, Node,
-    PatternsRequest, ReadChunk, ReadRequest, Sampled, SamplesRequest, SelectRequest, Selected, SeriesRequest, Stats,
-    StreamVolume, VolumeRequest,
+    Partial, PatternsRequest, ReadChunk, ReadRequest, Sampled, SamplesRequest, SelectRequest, Selected, SeriesRequest,
+    Stats, StreamVolume, VolumeRequest,
 };
 use tokio::sync::watch;
 
@@ -203,23 +203,23 @@ impl Node for TestNode {
         ready(Sampled { through: request.as_of.min(self.log.lock().batches.len() as u64), ..Sampled::default() })
     }
 
-    fn labels(&self, _: LabelsRequest) -> Answer<Vec<String>> {
-        ready(vec!["a".to_owned()])
+    fn labels(&self, _: LabelsRequest) -> Answer<Partial<Vec<String>>> {
+        ready(Partial::whole(vec!["a".to_owned()]))
     }
 
-    fn series(&self, _: SeriesRequest) -> Answer<Vec<Labels>> {
-        ready(Vec::new())
+    fn series(&self, _: SeriesRequest) -> Answer<Partial<Vec<Labels>>> {
+        ready(Partial::default())
     }
 
-    fn stats(&self, _: SeriesRequest) -> Answer<Stats> {
-        ready(Stats { streams: 1, chunks: 2, bytes: 3, entries: 4 })
+    fn stats(&self, _: SeriesRequest) -> Answer<Partial<Stats>> {
+        ready(Partial::whole(Stats { streams: 1, chunks: 2, bytes: 3, entries: 4 }))
     }
 
-    fn volume(&self, _: VolumeRequest) -> Answer<Vec<StreamVolume>> {
-        ready(Vec::new())
+    fn volume(&self, _: VolumeRequest) -> Answer<Partial<Vec<StreamVolume>>> {
+        ready(Partial::default())
     }
 
-    fn patterns(&self, _: PatternsRequest) -> Answer<Vec<Pattern>> {
-        ready(Vec::new())
+    fn patterns(&self, _: PatternsRequest) -> Answer<Partial<Vec<Pattern>>> {
+        ready(Partial::default())
     }
 }

@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use tailwater_model::{Labels, Timestamp};
-use tailwater_wire::node::{SeriesRequest, VolumeRequest as NodeRequest};
+use tailwater_wire::node::{Partial, SeriesRequest, VolumeRequest as NodeRequest};
 
 use crate::logs::{TENANT_LABEL, stream_with_tenant};
 use crate::{Error, MetaRequest, Querier};
@@ -92,7 +92,8 @@ impl Querier {
     ///
     /// # Errors
     /// [`Error::TooManyVolumes`], a selector that does not compile, or an ingester that does not answer.
-    pub async fn volume(&self, request: &VolumeRequest) -> Result<Vec<Volume>, Error> {
+    pub async fn volume(&self, request: &VolumeRequest) -> Result<Partial<Vec<Volume>>, Error> {
+        let mut warnings = Vec::new();
         let grouping = Grouping::new(request);
         // Loki adds tenants up; whoever names the label gets them apart.
         let apart = request.meta.tenants.as_slice().len() > 1 && grouping.names(TENANT_LABEL);
@@ -101,7 +102,8 @@ impl Querier {
             let (start, end) = (request.meta.start, request.meta.end);
             let series = SeriesRequest { tenant: tenant.clone(), matchers, start, end };
             for node in self.nodes()? {
-                for stream in node.volume(NodeRequest { series: series.clone(), step: request.step }).await? {
+                let asked = NodeRequest { series: series.clone(), step: request.step };
+                for stream in node.volume(asked).await?.take(&mut warnings) {
                     let labels = if apart { stream_with_tenant(&stream.labels, &tenant) } else { stream.labels };
                     for group in grouping.groups(&labels) {
                         let steps = groups.entry(group).or_default();
@@ -122,7 +124,7 @@ impl Querier {
         let mut volumes: Vec<_> = groups.into_iter().map(volume).collect();
         volumes.sort_by_cached_key(|volume| (Reverse(volume.total), volume.labels.to_string()));
         volumes.truncate(request.limit);
-        Ok(volumes)
+        Ok(Partial { value: volumes, warnings })
     }
 }
 

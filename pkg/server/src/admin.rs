@@ -28,13 +28,32 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response {
     if app.stopping() {
         return Failure::new(StatusCode::SERVICE_UNAVAILABLE, "Application is stopping").lined().into_response();
     }
+    if app.ingester.recovering().is_some() {
+        let text = "Ingester not ready: ingester not ready: Starting";
+        return Failure::new(StatusCode::SERVICE_UNAVAILABLE, text).lined().into_response();
+    }
     answer::ok(TEXT, "ready\n")
+}
+
+/// `/flush`: puts everything into blocks that was accepted by now, and answers when it is done.
+pub(crate) async fn flush(State(app): State<Arc<App>>) -> Response {
+    match app.storage.flush().await {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(error) => {
+            let text = format!("not everything could be put into blocks, it stays in the write-ahead log: {error}");
+            Failure::new(StatusCode::SERVICE_UNAVAILABLE, text).lined().into_response()
+        }
+    }
 }
 
 /// `/services`
 pub(crate) async fn services(State(app): State<Arc<App>>) -> Response {
-    let state = if app.stopping() { "Stopping" } else { "Running" };
-    answer::ok(TEXT, PARTS.map(|part| format!("{part} => {state}\n")).concat())
+    let state = |part| match part {
+        _ if app.stopping() => "Stopping",
+        "ingester" if app.ingester.recovering().is_some() => "Starting",
+        _ => "Running",
+    };
+    answer::ok(TEXT, PARTS.map(|part| format!("{part} => {}\n", state(part))).concat())
 }
 
 /// `/metrics`
@@ -123,7 +142,7 @@ fn json_line(status: StatusCode, body: &Value) -> Response {
 }
 
 /// The limits that Logs Drilldown asks for.
-const DRILLDOWN_LIMITS: [&str; 12] = [
+const DRILLDOWN_LIMITS: [&str; 14] = [
     "discover_log_levels",
     "discover_service_name",
     "max_entries_limit_per_query",
@@ -134,6 +153,8 @@ const DRILLDOWN_LIMITS: [&str; 12] = [
     "max_query_range",
     "max_query_series",
     "query_timeout",
+    "retention_period",
+    "retention_stream",
     "volume_enabled",
     "volume_max_series",
 ];
@@ -155,8 +176,6 @@ pub(crate) async fn drilldown_limits(State(app): State<Arc<App>>, headers: Heade
         ("metric_aggregation_enabled", json!(false)),
         ("otlp_config", json!({ "resource_attributes": { "attributes_config": attributes } })),
         ("pattern_persistence_enabled", json!(false)),
-        ("retention_period", json!("0s")),
-        ("retention_stream", json!([])),
     ]);
     let body = json!({
         "limits": limits,

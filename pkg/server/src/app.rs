@@ -9,12 +9,14 @@ use prometheus_client::registry::Registry;
 use tailwater_ingester::Ingester;
 use tailwater_model::{Clock, TenantLimits};
 use tailwater_querier::Querier;
+use tailwater_store::deletes::Deletes;
 use tokio::sync::{mpsc, watch};
 
 use crate::Config;
 use crate::body::{InFlight, Room};
 use crate::metrics::Metrics;
 use crate::read::gate::Gates;
+use crate::storage::Storage;
 use crate::tail::{End, GOING_DOWN};
 use crate::tenancy::Tenancy;
 
@@ -25,6 +27,7 @@ pub(crate) struct App {
     pub(crate) limits: Arc<dyn TenantLimits>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ingester: Arc<Ingester>,
+    pub(crate) storage: Storage,
     pub(crate) querier: Arc<Querier>,
     pub(crate) metrics: Metrics,
     pub(crate) registry: Registry,
@@ -42,7 +45,7 @@ impl App {
         tenancy: Tenancy,
         limits: Arc<dyn TenantLimits>,
         clock: Arc<dyn Clock>,
-        ingester: Arc<Ingester>,
+        storage: Storage,
         querier: Arc<Querier>,
         metrics: Metrics,
         registry: Registry,
@@ -52,7 +55,8 @@ impl App {
             tenancy,
             limits,
             clock,
-            ingester,
+            ingester: Arc::clone(&storage.ingester),
+            storage,
             querier,
             metrics,
             registry,
@@ -62,6 +66,11 @@ impl App {
             gates: Arc::default(),
             stopping: AtomicBool::new(false),
         }
+    }
+
+    /// The delete requests; none where there are no such things.
+    pub(crate) fn deletes(&self) -> Option<Arc<Deletes>> {
+        self.storage.deletes.clone()
     }
 
     /// Whether the process is going down.

@@ -10,6 +10,7 @@ mod app;
 mod body;
 mod config;
 mod conn;
+mod delete;
 mod errors;
 mod form;
 pub mod logging;
@@ -20,13 +21,16 @@ mod quiet;
 mod read;
 mod routes;
 mod server;
+mod storage;
 mod tail;
 mod tenancy;
 
 pub use config::{
-    Config, ConfigError, DistributorConfig, FrontendConfig, IngesterConfig, Loaded, QuerierConfig, ServerConfig,
+    CompactorConfig, Config, ConfigError, DistributorConfig, FrontendConfig, IngesterConfig, Loaded, QuerierConfig,
+    S3Config, Secret, ServerConfig, StorageConfig, WalConfig, WalSync,
 };
 pub use server::{Addrs, Server};
+pub use storage::open_storage_read_only;
 
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +46,12 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// What survives a restart cannot be opened.
+    #[error("{0}")]
+    Storage(String),
+    /// The store or the write-ahead log says why.
+    #[error(transparent)]
+    Store(#[from] tailwater_store::Error),
 }
 
 /// What an [`Error`] is, for exit codes.
@@ -59,7 +69,8 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Config(_) => Kind::Usage,
-            Self::Bind { .. } => Kind::Failed,
+            Self::Store(error) if error.kind() == tailwater_store::Kind::Config => Kind::Usage,
+            Self::Bind { .. } | Self::Storage(_) | Self::Store(_) => Kind::Failed,
         }
     }
 }

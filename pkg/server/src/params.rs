@@ -291,7 +291,7 @@ fn timestamp(text: &str, default: Timestamp) -> Result<Timestamp, String> {
 }
 
 /// RFC 3339 as strictly as Go reads it: capital T and Z, two digits everywhere, seconds below 60.
-fn rfc3339(text: &str) -> Option<Timestamp> {
+pub(crate) fn rfc3339(text: &str) -> Option<Timestamp> {
     const SHAPE: &[u8] = b"0000-00-00T00:00:00";
     let bytes = text.as_bytes();
     let (head, mut rest) = bytes.split_at_checked(SHAPE.len())?;

@@ -14,7 +14,7 @@ use crate::answer::CLIENT_GONE;
 use crate::app::App;
 use crate::quiet::Quiet;
 use crate::read::{self, endpoint};
-use crate::{admin, push, tail};
+use crate::{admin, delete, push, tail};
 
 /// Answers of 500 and more are logged, but not each of a flood.
 static BROKEN: Quiet = Quiet::new();
@@ -52,6 +52,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/api/v1/tails", get(tail::list))
         .route("/prometheus/api/v1/rules", get(admin::no_rules))
         .route("/prometheus/api/v1/alerts", get(admin::no_alerts))
+        .route("/loki/api/v1/delete", get(delete::list).post(delete::add).put(delete::add).delete(delete::cancel))
+        .route("/flush", get(admin::flush).post(admin::flush))
         .route("/ready", get(admin::ready))
         .route("/metrics", get(admin::metrics))
         .route("/config", get(admin::config))
@@ -90,6 +92,8 @@ async fn measure(State(app): State<Arc<App>>, path: Option<MatchedPath>, request
     let method = match *request.method() {
         Method::GET => "GET",
         Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
         _ => "other",
     };
     let mut measured = Measured { app, method, path, began: Instant::now(), status: CLIENT_GONE };

@@ -14,7 +14,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use tailwater_ingester::Ingester;
 use tailwater_model::{Clock, SystemClock};
 use tailwater_querier::Querier;
 use tailwater_wire::node::Node;
@@ -27,6 +26,7 @@ use crate::conn::{Answering, Connection, MAX_HEAD_BYTES, Timeouts};
 use crate::metrics::Metrics;
 use crate::quiet::Quiet;
 use crate::routes::router;
+use crate::storage::Storage;
 use crate::tenancy::Tenancy;
 use crate::{Config, ConfigError, Error};
 
@@ -76,9 +76,8 @@ impl Server {
         let limits = config.tenant_limits();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let mebibytes = |n: u32| (n as usize).saturating_mul(1 << 20);
-        let log_memory_bytes = mebibytes(config.ingester.log_memory_mb);
-        let ingester =
-            Ingester::new(tailwater_ingester::Config { log_memory_bytes }, Arc::clone(&limits), Arc::clone(&clock));
+        let storage = Storage::open(&config, &limits, &clock).await?;
+        let ingester = Arc::clone(&storage.ingester);
         let node: Arc<dyn Node> = Arc::clone(&ingester) as Arc<dyn Node>;
         let querier = Querier::new(
             tailwater_querier::Config {
@@ -94,8 +93,9 @@ impl Server {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         ingester.register_metrics(&mut registry);
+        storage.register_metrics(&mut registry);
         querier.register_metrics(&mut registry);
-        let app = App::new(config, tenancy, limits, clock, ingester, querier, metrics, registry);
+        let app = App::new(config, tenancy, limits, clock, storage, querier, metrics, registry);
         Ok(Self { app: Arc::new(app), listener, addrs: Addrs { http } })
     }
 
@@ -109,6 +109,7 @@ impl Server {
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) {
         let Self { app, listener, addrs } = self;
         tracing::info!(http = %addrs.http, "listening");
+        app.storage.recover();
         // Holds `true` when connections shall finish; knows no receiver any more when the last is gone.
         let (finish, _) = watch::channel(false);
         let deadline = {
@@ -133,6 +134,7 @@ impl Server {
         if tokio::time::timeout_at(deadline, finish.closed()).await.is_err() {
             tracing::warn!("requests are still being answered; they are cut off");
         }
+        app.storage.close(app.config.ingester.wal.flush_on_shutdown).await;
     }
 }
 

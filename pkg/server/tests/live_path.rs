@@ -39,7 +39,7 @@ async fn pusher(ingester: Arc<Ingester>, p: usize) {
         number += round % 7 + 1;
         let body = encode(streams.iter().map(|(labels, lines)| (labels.as_str(), entries(lines)))).unwrap();
         let push = read(Kind::V1, Some("application/x-protobuf"), None, &body, &Caps::default()).unwrap();
-        ingester.push(&tenant, push).unwrap();
+        ingester.push(&tenant, push, Some(&body)).await.unwrap();
         if round % 50 == 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         } else {

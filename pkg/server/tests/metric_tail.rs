@@ -60,7 +60,7 @@ async fn pusher(ingester: Arc<Ingester>, stream: usize, seconds: u64) {
         let entries = lines.iter().map(|(at, line)| Outgoing { timestamp: *at, line: line.as_bytes(), metadata: &[] });
         let body = encode([(labels.as_str(), entries)]).unwrap();
         let push = read(Kind::V1, Some("application/x-protobuf"), None, &body, &Caps::default()).unwrap();
-        ingester.push(&tenant(), push).unwrap();
+        ingester.push(&tenant(), push, Some(&body)).await.unwrap();
         tokio::time::sleep(Duration::from_millis(7)).await;
     }
 }

@@ -49,12 +49,20 @@ pub struct Run {
 /// Where an entry stands in its arrival log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    /// Its batch.
+    /// Its batch; 0 if it is in an earlier log: before everything.
     pub seq: u64,
+    /// When the batch was accepted. Never decreases with the batches of a log, so that the order is theirs, also where `seq` is 0.
+    pub accepted_at: Timestamp,
     /// Its index in the batch.
     pub index: u32,
-    /// When the batch was accepted.
-    pub accepted_at: Timestamp,
+}
+
+impl Place {
+    /// Whether so many entries later in a stretch of consecutive places is this one.
+    fn leads_to(self, entries: u32, place: Self) -> bool {
+        (self.seq, self.accepted_at, self.index.checked_add(entries))
+            == (place.seq, place.accepted_at, Some(place.index))
+    }
 }
 
 /// The places of all entries.
@@ -111,6 +119,45 @@ impl Entries {
                 Place { index: place.index.saturating_add(number - first), ..place }
             }
         }
+    }
+
+    /// As entries of an earlier log: their places are before everything, in the same order.
+    #[must_use]
+    pub fn of_earlier_log(mut self) -> Self {
+        if let Places::Stretches(stretches) = &mut self.places {
+            stretches.iter_mut().for_each(|(_, place)| place.seq = 0);
+        }
+        self
+    }
+
+    /// Those that are to be kept, by their number; missing ones are not. None: nothing is left. The lines stay shared.
+    #[must_use]
+    pub fn keep(&self, keep: &[bool]) -> Option<Self> {
+        let kept = |number: usize| keep.get(number).is_some_and(|keep| *keep);
+        let mut entries = Vec::with_capacity(keep.iter().filter(|keep| **keep).count());
+        let mut runs = Vec::new();
+        let mut stretches: Vec<(u32, Place)> = Vec::new();
+        for run in &self.runs {
+            let first = entries.len() as u32;
+            let (mut min, mut max, mut bytes) = (i64::MAX, i64::MIN, 0);
+            for (entry, number) in self.entries(run).iter().zip(run.first..).filter(|(_, n)| kept(*n as usize)) {
+                let place = self.place(number);
+                let next = entries.len() as u32;
+                if !stretches.last().is_some_and(|(first, begun)| begun.leads_to(next - first, place)) {
+                    stretches.push((next, place));
+                }
+                (min, max) = (min.min(entry.timestamp), max.max(entry.timestamp));
+                bytes += u64::from(entry.line_len);
+                entries.push(*entry);
+            }
+            let len = entries.len() as u32 - first;
+            if len > 0 {
+                runs.push(Run { stream: Arc::clone(&run.stream), first, len, min, max, bytes });
+            }
+        }
+        let (body, metadata) = (self.push.body.clone(), self.push.metadata.clone());
+        let push = Push { body, streams: Vec::new(), entries, metadata };
+        (!runs.is_empty()).then(|| Self::new(runs, push, Places::Stretches(stretches.into_boxed_slice())))
     }
 
     /// Bytes that they take in memory, without what allocations cost.
@@ -175,6 +222,17 @@ impl Entries {
     pub fn bytes(&self, entry: &EntrySpan) -> u64 {
         let metadata = self.push.metadata(entry).map(|(name, value)| name.len() + value.len());
         u64::from(entry.line_len) + metadata.sum::<usize>() as u64
+    }
+
+    /// A push with some of the entries: streams of (label text, entries).
+    ///
+    /// # Errors
+    /// There is too much of it for a push.
+    pub fn extract<'a>(
+        &self,
+        streams: impl IntoIterator<Item = (&'a [u8], &'a [EntrySpan])>,
+    ) -> Result<Push, tailwater_wire::Error> {
+        tailwater_wire::push::extract(&self.push, streams)
     }
 
     /// Names the content of an entry for comparison with others: its line and its metadata.

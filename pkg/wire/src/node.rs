@@ -47,19 +47,19 @@ pub trait Node: Send + Sync + 'static {
     fn samples(&self, request: SamplesRequest) -> Answer<Sampled>;
 
     /// Names of labels, or the values of one, of the matching streams. Sorted, unique.
-    fn labels(&self, request: LabelsRequest) -> Answer<Vec<String>>;
+    fn labels(&self, request: LabelsRequest) -> Answer<Partial<Vec<String>>>;
 
     /// The matching streams.
-    fn series(&self, request: SeriesRequest) -> Answer<Vec<Labels>>;
+    fn series(&self, request: SeriesRequest) -> Answer<Partial<Vec<Labels>>>;
 
     /// How much the matching streams hold within a time range.
-    fn stats(&self, request: SeriesRequest) -> Answer<Stats>;
+    fn stats(&self, request: SeriesRequest) -> Answer<Partial<Stats>>;
 
     /// How many bytes the matching streams hold within each step of a time range. Streams without any are left out.
-    fn volume(&self, request: VolumeRequest) -> Answer<Vec<StreamVolume>>;
+    fn volume(&self, request: VolumeRequest) -> Answer<Partial<Vec<StreamVolume>>>;
 
     /// The patterns of the lines of the matching streams within a time range, those with the most lines first.
-    fn patterns(&self, request: PatternsRequest) -> Answer<Vec<Pattern>>;
+    fn patterns(&self, request: PatternsRequest) -> Answer<Partial<Vec<Pattern>>>;
 }
 
 /// Why a node could not answer.
@@ -81,6 +81,38 @@ pub enum NodeError {
         /// What was allowed, in bytes.
         limit: usize,
     },
+}
+
+/// An answer, and what it lacks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Partial<T> {
+    /// What could be learnt.
+    pub value: T,
+    /// What could not, and why. Empty: the answer is whole.
+    pub warnings: Vec<String>,
+}
+
+impl<T> Partial<T> {
+    /// An answer that lacks nothing.
+    #[must_use]
+    pub fn whole(value: T) -> Self {
+        Self { value, warnings: Vec::new() }
+    }
+
+    /// The value; the warnings join others, each once.
+    pub fn take(self, warnings: &mut Vec<String>) -> T {
+        warn(warnings, self.warnings);
+        self.value
+    }
+}
+
+/// Adds warnings to others, each once.
+pub fn warn(warnings: &mut Vec<String>, more: impl IntoIterator<Item = String>) {
+    for warning in more {
+        if !warnings.contains(&warning) {
+            warnings.push(warning);
+        }
+    }
 }
 
 /// See [`Node::follow`].
@@ -146,7 +178,7 @@ pub struct MatchedLine {
     pub timestamp: Timestamp,
     /// When it was accepted.
     pub accepted_at: Timestamp,
-    /// Its batch.
+    /// Its batch; 0 if it is in an earlier log than the node's own: before everything.
     pub seq: u64,
     /// Its place in the batch.
     pub index: u32,
@@ -232,6 +264,8 @@ pub struct Selected {
     /// The lines in answer order: by timestamp in the asked direction; equal timestamps by ascending `stream_hash`, and within a stream by
     /// (seq, index) in the asked direction. Entries equal in stream, timestamp, line and metadata appear once.
     pub lines: Vec<(MatchedLine, Bytes)>,
+    /// What could not be looked at, and why. Empty: the answer is whole.
+    pub warnings: Vec<String>,
     /// What was looked at.
     pub scanned: Scanned,
 }
@@ -273,6 +307,8 @@ pub struct Sampled {
     pub gap: Option<Gap>,
     /// Lines that count in a window and are not later than `settled`, also those from before `from`.
     pub late: Late,
+    /// What could not be looked at, and why. Empty: the answer is whole.
+    pub warnings: Vec<String>,
     /// What was looked at.
     pub scanned: Scanned,
 }
@@ -310,6 +346,8 @@ pub struct Scanned {
     pub matched: u64,
     /// Batches of the log.
     pub batches: u64,
+    /// What of it was in blocks.
+    pub blocks: BlocksScanned,
 }
 
 impl std::ops::AddAssign for Scanned {
@@ -318,6 +356,50 @@ impl std::ops::AddAssign for Scanned {
         self.bytes += more.bytes;
         self.matched += more.matched;
         self.batches += more.batches;
+        self.blocks += more.blocks;
+    }
+}
+
+/// What a read has looked at in blocks, and what it did not have to look at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BlocksScanned {
+    /// Blocks that were opened.
+    pub blocks: u64,
+    /// Pages that were read, wholly or only their small columns.
+    pub pages: u64,
+    /// Pages that were not read: of other streams, times or positions.
+    pub pruned_by_streams: u64,
+    /// Pages that were not read: they lack structured metadata that the query requires.
+    pub pruned_by_fields: u64,
+    /// Pages that were not read: they lack a text that the query requires.
+    pub pruned_by_grams: u64,
+    /// Bytes that were fetched from the object store.
+    pub fetched_bytes: u64,
+    /// How long the fetches took together, in nanoseconds. Several are under way at a time.
+    pub fetch_nanos: u64,
+    /// Parts of blocks (footers, grams, pages) that were in the cache.
+    pub cache_hits: u64,
+    /// Bytes of pages, as stored.
+    pub compressed_bytes: u64,
+    /// Bytes of their lines.
+    pub decompressed_bytes: u64,
+    /// Their lines.
+    pub lines: u64,
+}
+
+impl std::ops::AddAssign for BlocksScanned {
+    fn add_assign(&mut self, more: Self) {
+        self.blocks += more.blocks;
+        self.pages += more.pages;
+        self.pruned_by_streams += more.pruned_by_streams;
+        self.pruned_by_fields += more.pruned_by_fields;
+        self.pruned_by_grams += more.pruned_by_grams;
+        self.fetched_bytes += more.fetched_bytes;
+        self.fetch_nanos += more.fetch_nanos;
+        self.cache_hits += more.cache_hits;
+        self.compressed_bytes += more.compressed_bytes;
+        self.decompressed_bytes += more.decompressed_bytes;
+        self.lines += more.lines;
     }
 }
 

@@ -124,6 +124,8 @@ fn ending_after(mut stop: Stop, duration: Option<Duration>) -> Stop {
 /// The server, and whether its usual port was taken.
 async fn start(listen: Option<&Listen>) -> Result<(Server, bool), Error> {
     let mut config = Config::default();
+    // It forgets everything at the end.
+    config.ingester.wal.enabled = false;
     config.server.http_listen_address = listen.map_or_else(|| "127.0.0.1".to_owned(), |l| l.host.clone());
     config.server.http_listen_port = listen.map_or(DEFAULT_PORT, |l| l.port);
     match Server::start(config.clone()).await {

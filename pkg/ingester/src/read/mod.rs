@@ -2,51 +2,34 @@
 //! time, and end early when nobody waits for the answer any more.
 
 mod chunk;
+mod everything;
 
 use std::sync::Arc;
 
 use tailwater_model::LogId;
-use tailwater_store::entries::Entries;
-use tailwater_store::scan::{self, Cancel, Source};
+use tailwater_store::scan::{self, Cancel};
 use tailwater_wire::node::{Answer, NodeError, Sampled, SamplesRequest};
 use tokio::sync::Semaphore;
 
 pub(crate) use chunk::chunk;
-
-use crate::log::{Account, ArrivalLog};
-
-/// What a tenant has in the log.
-pub(crate) struct InLog {
-    pub(crate) log: Arc<ArrivalLog>,
-    pub(crate) account: Arc<Account>,
-}
-
-impl Source for InLog {
-    fn collect(&self, positions: (u64, u64), times: (i64, i64)) -> Vec<Arc<Entries>> {
-        self.log.collect(&self.account, positions, times)
-    }
-}
+pub(crate) use everything::Everything;
 
 /// See [`tailwater_wire::node::Node::samples`].
 pub(crate) fn samples(
-    source: &InLog,
+    source: &Everything,
     request: &SamplesRequest,
     seed: u64,
     cancel: &Cancel,
 ) -> Result<Sampled, NodeError> {
-    let InLog { log, account } = source;
+    let Everything { log, account, history } = source;
     let (head, ()) = log.with_head(account, || ());
     let through = request.as_of.min(head.seq);
     let from_anywhere = request.after == 0 && request.settled.is_none();
-    let gap = if from_anywhere { None } else { log.gap_after(account, request.after, through) };
+    // What the log has trimmed is in blocks, if there are any.
+    let complete = from_anywhere || history.is_some();
+    let gap = if complete { None } else { log.gap_after(account, request.after, through) };
     let known = Sampled { through, watermark: head.watermark, gap, ..Sampled::default() };
     scan::samples(source, request, known, seed, cancel)
-}
-
-/// The answer for a tenant that has no lines.
-pub(crate) fn no_samples(log: &ArrivalLog, as_of: u64) -> Sampled {
-    let (head, ()) = log.with_head(&Account::default(), || ());
-    Sampled { through: as_of.min(head.seq), watermark: head.watermark, ..Sampled::default() }
 }
 
 /// Sets the cancel when the future that waits for the answer is dropped.
@@ -62,7 +45,7 @@ impl Drop for CancelOnDrop {
 pub(crate) fn blocking<T: Send + 'static>(
     permits: Arc<Semaphore>,
     log: LogId,
-    work: impl FnOnce(&Cancel) -> T + Send + 'static,
+    work: impl FnOnce(&Cancel) -> Result<T, NodeError> + Send + 'static,
 ) -> Answer<T> {
     let unavailable = move |reason: String| NodeError::Unavailable { log, reason };
     Box::pin(async move {
@@ -77,6 +60,6 @@ pub(crate) fn blocking<T: Send + 'static>(
         })
         .await;
         drop(guard);
-        answer.map_err(|e| unavailable(e.to_string()))
+        answer.map_err(|e| unavailable(e.to_string()))?
     })
 }

@@ -157,7 +157,7 @@ async fn what_was_trimmed_is_told_with_its_size() {
     for i in 0..100 {
         bench.push(&[(A, &[(NOW + i, "1", &[]), (NOW + i, "2", &[])])]).unwrap();
         let other = push_of(&[(B, &[(NOW + i, "of somebody else", &[])])]);
-        ingester.push(&tenant("else"), other).unwrap();
+        bench.push_to(&tenant("else"), other).unwrap();
     }
     let first = 200 - ingester.log.size().batches + 1;
     let lost = (1..first).filter(|seq| seq % 2 == 1).count() as u64 * 2;
@@ -175,7 +175,7 @@ async fn a_gap_of_others_lines_is_none() {
     let bench = Bench::with_memory(no_limits(), 20_000);
     let mut follow = bench.follow(&app("a"), 0);
     for i in 0..100 {
-        bench.ingester.push(&tenant("else"), push_of(&[(A, &[(NOW + i, "x", &[])])])).unwrap();
+        bench.push_to(&tenant("else"), push_of(&[(A, &[(NOW + i, "x", &[])])])).unwrap();
     }
     bench.line(A, "mine");
     assert_eq!(lines(&next(&mut follow).await.unwrap()), ["mine"]);

@@ -109,7 +109,7 @@ async fn a_limit_ends_the_search_early() {
         direction: Direction::Backward,
         limit: 3,
     };
-    let Selected { lines, scanned: Scanned { lines: scanned_lines, bytes: scanned_bytes, .. } } =
+    let Selected { lines, scanned: Scanned { lines: scanned_lines, bytes: scanned_bytes, .. }, .. } =
         bench.ingester.select(request.clone()).await.unwrap();
     assert_eq!(lines.iter().map(|(l, _)| l.timestamp.nanos() - NOW).collect::<Vec<_>>(), [1999, 1998, 1997]);
     assert!(scanned_lines < 600 && scanned_bytes == scanned_lines * 4, "{scanned_lines} {scanned_bytes}");
@@ -138,7 +138,7 @@ async fn streams_are_found_by_matchers_and_time() {
     let at = |from: i64, to: i64| (Timestamp(NOW + from), Timestamp(NOW + to));
     let series = |m: Vec<Arc<Matchers>>, (start, end)| {
         let request = SeriesRequest { tenant: tenant("t"), matchers: m, start, end };
-        bench.ingester.series(request).map(|all| all.unwrap().iter().map(ToString::to_string).collect::<Vec<_>>())
+        bench.ingester.series(request).map(|all| all.unwrap().value.iter().map(ToString::to_string).collect::<Vec<_>>())
     };
     let (a, b) = (r#"{app="a", pod="1", service_name="a"}"#, r#"{app="b", service_name="b"}"#);
     assert_eq!(series(vec![], at(0, 1000)).await, [a, b]);
@@ -152,7 +152,10 @@ async fn streams_are_found_by_matchers_and_time() {
     let labels = |name: Option<&str>, m: Option<Arc<Matchers>>| {
         let (start, end) = at(0, 1000);
         let name = name.map(str::to_owned);
-        bench.ingester.labels(LabelsRequest { tenant: tenant("t"), matchers: m, start, end, name }).map(Result::unwrap)
+        bench
+            .ingester
+            .labels(LabelsRequest { tenant: tenant("t"), matchers: m, start, end, name })
+            .map(|answer| answer.unwrap().value)
     };
     assert_eq!(labels(None, None).await, ["app", "pod", "service_name"], "metadata is no label of a stream");
     assert_eq!(labels(None, Some(matchers("b"))).await, ["app", "service_name"]);
@@ -160,7 +163,10 @@ async fn streams_are_found_by_matchers_and_time() {
     assert_eq!(labels(Some("pod"), Some(matchers("b"))).await, Vec::<String>::new());
 
     let stats = |m: Vec<Arc<Matchers>>, (start, end)| {
-        bench.ingester.stats(SeriesRequest { tenant: tenant("t"), matchers: m, start, end }).map(Result::unwrap)
+        bench
+            .ingester
+            .stats(SeriesRequest { tenant: tenant("t"), matchers: m, start, end })
+            .map(|answer| answer.unwrap().value)
     };
     assert_eq!(stats(vec![], at(0, 1000)).await, Stats { streams: 2, chunks: 2, bytes: 10, entries: 4 });
     assert_eq!(stats(vec![matchers("a")], at(10, 1000)).await, Stats { streams: 1, chunks: 2, bytes: 6, entries: 2 });
@@ -170,11 +176,11 @@ async fn streams_are_found_by_matchers_and_time() {
 #[tokio::test]
 async fn tenants_see_only_their_own() {
     let bench = Bench::new(no_limits());
-    bench.ingester.push(&tenant("other"), push_of(&[(STREAMS[0], &[(NOW, "secret", &[])])])).unwrap();
+    bench.push_to(&tenant("other"), push_of(&[(STREAMS[0], &[(NOW, "secret", &[])])])).unwrap();
     bench.push(&[(STREAMS[0], &[(NOW, "mine", &[])])]).unwrap();
     assert_eq!(bench.stored().await.len(), 1);
     let range = (Timestamp::MIN, Timestamp::MAX);
     let stats = SeriesRequest { tenant: tenant("t"), matchers: vec![], start: range.0, end: range.1 };
-    assert_eq!(bench.ingester.stats(stats).await.unwrap().entries, 1);
+    assert_eq!(bench.ingester.stats(stats).await.unwrap().value.entries, 1);
     assert_eq!(lines(&next(&mut bench.follow(&everything(), 0)).await.unwrap()), ["mine"]);
 }

@@ -348,7 +348,7 @@ fn a_tiny_push_costs_little_and_the_log_keeps_its_bound() {
 async fn idle_streams_and_tenants_are_forgotten() {
     let bench = Bench::with_memory(no_limits(), 3_000);
     let ingester = &bench.ingester;
-    let one = |t: &str| ingester.push(&tenant(t), push_of(&[(A, &[(NOW, "x", &[])])])).unwrap();
+    let one = |t: &str| bench.push_to(&tenant(t), push_of(&[(A, &[(NOW, "x", &[])])])).unwrap();
     one("gone");
     for i in 0..20 {
         bench.push(&[(A, &[(NOW + i, "fills the log", &[])])]).unwrap();
@@ -363,7 +363,7 @@ async fn idle_streams_and_tenants_are_forgotten() {
 #[test]
 fn tenants_are_bounded() {
     let bench = Bench::new(no_limits());
-    let one = |t: &str| bench.ingester.push(&tenant(t), push_of(&[(A, &[(NOW, "x", &[])])]));
+    let one = |t: &str| bench.push_to(&tenant(t), push_of(&[(A, &[(NOW, "x", &[])])]));
     for i in 0..16 {
         assert!(one(&format!("t{i}")).is_ok());
     }

@@ -103,7 +103,7 @@ impl Bench {
         });
         let streams: Vec<_> = streams.filter(|(_, entries)| !entries.is_empty()).collect();
         let parts: Vec<_> = streams.iter().map(|(labels, entries)| (labels.as_str(), entries.as_slice())).collect();
-        self.ingester.push(&tenant(TENANTS[*tenant_of]), push_of(&parts)).unwrap().seq
+        self.push_to(&tenant(TENANTS[*tenant_of]), push_of(&parts)).unwrap().seq
     }
 }
 
@@ -216,7 +216,7 @@ fn push_many(bench: &Bench, count: i64) {
     for i in 0..count {
         let line = format!("{i:0100}");
         let stream: &[TestEntry<'_>] = &[(at(i), &line, &[])];
-        bench.ingester.push(&tenant(TENANTS[i as usize % 2]), push_of(&[(r#"{app="a"}"#, stream)])).unwrap();
+        bench.push_to(&tenant(TENANTS[i as usize % 2]), push_of(&[(r#"{app="a"}"#, stream)])).unwrap();
     }
 }
 
@@ -293,8 +293,7 @@ async fn a_cancelled_read_ends_early() {
     let query = sample_query(QUERIES[0], 1000);
     let all = request("one", &query, steps(500, 0, 1));
     let cancel = tailwater_store::scan::Cancel::default();
-    let of = bench.ingester.tenants.get(&all.tenant).unwrap();
-    let source = bench.ingester.source(&of);
+    let source = bench.ingester.source(&all.tenant);
     let read = || crate::read::samples(&source, &all, 0, &cancel).unwrap();
     assert_eq!((read().scanned.batches, counted(&read(), &all)), (50, 50.0));
     cancel.set();

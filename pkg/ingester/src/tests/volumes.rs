@@ -49,7 +49,7 @@ proptest! {
                 }
             }
             let request = VolumeRequest { series: series_of("a|b", start, end), step };
-            let got = bench.ingester.volume(request).await.unwrap();
+            let got = bench.ingester.volume(request).await.unwrap().value;
             let got: BTreeMap<_, BTreeMap<_, _>> = got
                 .iter()
                 .map(|v| (v.labels.to_string(), v.bytes.iter().map(|(at, bytes)| (at.nanos(), *bytes)).collect()))
@@ -81,7 +81,7 @@ async fn patterns_are_of_the_lines_that_match() {
         .unwrap();
     let ask = async |detect_level: bool, limit: usize| {
         let request = PatternsRequest { series: series_of("a", 5, 20), step: 10, detect_level, limit };
-        let found = bench.ingester.patterns(request).await.unwrap();
+        let found = bench.ingester.patterns(request).await.unwrap().value;
         found.into_iter().map(|p| (p.text, p.level, p.samples)).collect::<Vec<_>>()
     };
     let pattern =
@@ -92,6 +92,6 @@ async fn patterns_are_of_the_lines_that_match() {
     assert_eq!(ask(false, 10).await[1], pattern("took 5", "warning", &[(0, 1)]), "as it was sent");
     let unknown = SeriesRequest { tenant: tenant("unknown"), ..series_of("a", 5, 20) };
     let request = PatternsRequest { series: unknown.clone(), step: 10, detect_level: true, limit: 10 };
-    assert!(bench.ingester.patterns(request).await.unwrap().is_empty());
-    assert!(bench.ingester.volume(VolumeRequest { series: unknown, step: None }).await.unwrap().is_empty());
+    assert!(bench.ingester.patterns(request).await.unwrap().value.is_empty());
+    assert!(bench.ingester.volume(VolumeRequest { series: unknown, step: None }).await.unwrap().value.is_empty());
 }

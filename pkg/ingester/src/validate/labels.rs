@@ -5,7 +5,7 @@ use tailwater_model::{Labels, Limits, selector_text};
 use super::Reason;
 
 /// The label that Loki adds to every stream.
-const SERVICE_NAME: &str = "service_name";
+pub(crate) const SERVICE_NAME: &str = "service_name";
 
 /// Its value if no other label tells.
 const UNKNOWN_SERVICE: &str = "unknown_service";
@@ -31,6 +31,19 @@ pub(crate) fn stream_labels(text: &[u8], limits: &Limits) -> Result<Labels, (Rea
     discover_service_name(&mut pairs, limits);
     pairs.sort_by(|a, b| a.0.cmp(&b.0));
     check(&pairs, limits)?;
+    Ok(Labels::from_pairs(pairs))
+}
+
+/// The labels of a stream as [`stream_labels`] once made them, whatever the limits were: what the text says, and that service name.
+///
+/// # Errors
+/// The text is not one that was accepted.
+pub(crate) fn accepted_labels(text: &[u8], service_name: Option<&str>) -> Result<Labels, tailwater_wire::Error> {
+    let mut pairs = tailwater_wire::labels::parse(text)?;
+    if let Some(service_name) = service_name {
+        pairs.retain(|(name, _)| name.as_ref() != SERVICE_NAME);
+        pairs.push((SERVICE_NAME.into(), service_name.into()));
+    }
     Ok(Labels::from_pairs(pairs))
 }
 

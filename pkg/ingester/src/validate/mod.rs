@@ -8,7 +8,7 @@ mod rewrite;
 mod time;
 
 pub(crate) use entries::{EntryRules, Verdict, cutoff, entry_bytes};
-pub(crate) use labels::stream_labels;
+pub(crate) use labels::{SERVICE_NAME, accepted_labels, stream_labels};
 pub(crate) use refusals::{Reason, Refusals};
 pub(crate) use rewrite::rewrite;
 pub(crate) use time::{byte_size, go_time, rfc3339};

@@ -21,6 +21,7 @@ use crate::matchers::Matchers;
 use crate::pipeline::label_filter::Filter;
 use crate::pipeline::names::{NameId, Names, PRESERVE_ERROR, WELL_KNOWN};
 use crate::pipeline::{LineLabels, Machine, Pipeline, Wanted};
+use crate::requirements::Requirements;
 use crate::{Error, go};
 
 /// What `__error__` says of a value that cannot be read.
@@ -120,6 +121,19 @@ impl SampleQuery {
     #[must_use]
     pub fn may_match(&self, region: &[u8]) -> bool {
         self.pipeline.may_match(region)
+    }
+
+    /// What every line that counts has.
+    #[must_use]
+    pub fn requirements(&self) -> &Requirements {
+        &self.pipeline.requirements
+    }
+
+    /// Whether a line without structured metadata need not be looked at to know what it is worth: see
+    /// [`SampleRunner::series_of_stream`].
+    #[must_use]
+    pub fn counts_unread(&self) -> bool {
+        self.series_by_stream && matches!(self.series, SeriesOf::By(_)) && self.pipeline.head.is_empty()
     }
 
     /// The windows of its range at these steps.

@@ -19,6 +19,7 @@ use super::pattern::Pattern;
 use super::regexp::Regexp;
 use crate::Error;
 use crate::ast;
+use crate::requirements::Requirements;
 
 /// One step of a pipeline.
 #[derive(Debug)]
@@ -49,6 +50,8 @@ pub(crate) struct Pipeline {
     pub(crate) stages: Vec<Stage>,
     /// What parsers extract; everything if none.
     pub(crate) wanted: Option<Wanted>,
+    /// What every line that passes has.
+    pub(crate) requirements: Requirements,
     written: usize,
 }
 
@@ -64,8 +67,14 @@ impl Pipeline {
         more: impl FnOnce(&mut Names) -> Result<T, Error>,
     ) -> Result<(Self, T), Error> {
         let mut names = Names::new();
-        let mut pipeline =
-            Self { names: Box::default(), head: Vec::new(), stages: Vec::new(), wanted: None, written: stages.len() };
+        let mut pipeline = Self {
+            names: Box::default(),
+            head: Vec::new(),
+            stages: Vec::new(),
+            wanted: None,
+            requirements: Requirements::default(),
+            written: stages.len(),
+        };
         let mut refused = Vec::new();
         // Behind the last stage that can change the line: where line filters go.
         let mut barrier = None;
@@ -109,6 +118,7 @@ impl Pipeline {
                 tests.sort_by_key(LineTest::cost);
             }
         }
+        pipeline.requirements = Requirements::new(&pipeline.head, stages);
         let more = more(&mut names)?;
         pipeline.names = names.into_added();
         Ok((pipeline, more))

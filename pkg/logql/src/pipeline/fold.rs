@@ -4,6 +4,7 @@
 //! would be by the folding of regular expressions); a match that begins with an ASCII character begins with an ASCII byte.
 
 use crate::go::unicode;
+use crate::requirements::texts::{Facts, Texts};
 
 /// A text in lower case.
 #[derive(Debug)]
@@ -53,6 +54,15 @@ impl Folded {
         unicode::runes(line).any(|(at, c, _)| unicode::to_lower(c) == *first && self.begins(&line[at..]))
     }
 
+    /// Texts that every line with the text has, one of each.
+    pub(crate) fn required(&self) -> Vec<Texts> {
+        let text = self
+            .runes
+            .iter()
+            .fold(Facts::empty(), |before, c| before.then(cases(*c).map_or_else(Facts::unknown, Facts::exact)));
+        text.finish()
+    }
+
     fn begins(&self, mut text: &[u8]) -> bool {
         for want in &self.runes {
             let Some(b) = text.first() else { return false };
@@ -68,6 +78,17 @@ impl Folded {
             text = &text[len..];
         }
         true
+    }
+}
+
+/// Every character whose lower case is this ASCII character; of others that is too long a search.
+fn cases(c: char) -> Option<Texts> {
+    let upper = c.to_ascii_uppercase();
+    match c {
+        'i' => Texts::chars(&[c, upper, '\u{130}'], 2),
+        'k' => Texts::chars(&[c, upper, '\u{212a}'], 2),
+        _ if c.is_ascii() => Texts::chars(&[c, upper], 1),
+        _ => None,
     }
 }
 
@@ -87,6 +108,17 @@ mod tests {
         assert!(found("(?i)рус", "РУС") && found("(?i)ÄB", "xäb"));
         assert!(found("(?i)ok", "O\u{212a}"), "the Kelvin sign is a k in lower case");
         assert!(!found("(?i)kb", "\u{212a}b") && !found("(?i)s", "ſ"));
+    }
+
+    #[test]
+    fn every_case_of_an_ascii_character_is_known() {
+        for c in '\0'..=char::MAX {
+            let lower = unicode::to_lower(c);
+            let Some(cases) = cases(lower) else { continue };
+            let (texts, any_case) = cases.into_parts();
+            let text = if any_case { c.to_ascii_lowercase() } else { c }.to_string();
+            assert!(texts.contains(&text.into_bytes()), "{c:?} is {lower:?} in lower case");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::ip::IpRange;
 use super::pattern_filter::PatternFilter;
 use crate::ast::{LineFilter, LineOp, LineOperand};
 use crate::regex;
+use crate::requirements::texts::{self, Texts};
 
 /// What a line must be.
 #[derive(Debug)]
@@ -60,6 +61,18 @@ impl LineTest {
             Self::Always | Self::NonEmpty | Self::Folded(_) | Self::Ip(_) | Self::Matches(_, None) | Self::Not(_) => {
                 true
             }
+        }
+    }
+
+    /// Texts that every line that passes has, one of each.
+    pub(crate) fn required(&self) -> Vec<Texts> {
+        match self {
+            Self::Contains(finder) => vec![Texts::one(finder.needle())],
+            Self::Folded(text) => text.required(),
+            Self::Fits(pattern) => pattern.texts().map(Texts::one).collect(),
+            Self::Matches(regex, _) => regex.required_texts().to_vec(),
+            Self::Any(tests) => texts::any_of(tests.iter().map(Self::required)),
+            Self::Always | Self::NonEmpty | Self::Ip(_) | Self::Not(_) => Vec::new(),
         }
     }
 

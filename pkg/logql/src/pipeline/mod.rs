@@ -18,7 +18,7 @@ pub(crate) mod json_paths;
 pub(crate) mod json_scan;
 pub(crate) mod label_filter;
 mod labels;
-mod line_filter;
+pub(crate) mod line_filter;
 mod logfmt;
 mod memo;
 pub(crate) mod names;

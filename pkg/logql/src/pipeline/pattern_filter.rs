@@ -46,6 +46,11 @@ impl PatternFilter {
         rest.is_empty() != self.ends_open
     }
 
+    /// The texts that every fitting line has.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = &[u8]> {
+        self.texts.iter().map(|text| text.needle())
+    }
+
     /// The longest text that every fitting line has.
     pub(crate) fn longest(&self) -> Option<&Finder<'static>> {
         self.texts.iter().max_by_key(|text| text.needle().len())

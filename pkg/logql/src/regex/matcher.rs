@@ -6,7 +6,9 @@ use regex_syntax::hir::{Class, Hir, HirKind, Look};
 
 use super::error;
 use super::parse::{self, Options};
+use super::required;
 use super::search::{build, careful, lossy};
+use crate::requirements::texts::Texts;
 
 /// Alternatives up to this many become a set of texts to compare with.
 const MAX_ALTERNATIVES: usize = 64;
@@ -18,6 +20,7 @@ const MAX_ALTERNATIVE_BYTES: usize = 4096;
 pub struct Matcher {
     test: Test,
     required: Option<Box<[u8]>>,
+    clauses: Box<[Texts]>,
 }
 
 /// What `.` may not match in the part of the text it stands for.
@@ -80,7 +83,7 @@ impl Matcher {
         if let HirKind::Concat(subs) = hir.kind() {
             trimmed = without_optional_ends(subs);
             match trimmed {
-                [] => return Ok(Self { test: Test::Always, required: None }),
+                [] => return Ok(Self { test: Test::Always, required: None, clauses: Box::default() }),
                 [only] => core = only,
                 _ => {}
             }
@@ -94,7 +97,8 @@ impl Matcher {
         } else {
             engine(pattern, &hir)?
         };
-        Ok(Self::with(test, &hir))
+        let clauses = required::facts(&hir).finish().into();
+        Ok(Self { clauses, ..Self::with(test, &hir) })
     }
 
     pub(super) fn anchored(pattern: &[u8], dot_all: bool) -> Result<Self, String> {
@@ -114,7 +118,7 @@ impl Matcher {
         let mut best: &[u8] = b"";
         longest_required(hir, &mut best);
         let required = (!best.is_empty() && !matches!(test, Test::Always)).then(|| best.into());
-        Self { test, required }
+        Self { test, required, clauses: Box::default() }
     }
 
     /// Whether the text matches.
@@ -145,6 +149,11 @@ impl Matcher {
     #[must_use]
     pub fn required_literal(&self) -> Option<&[u8]> {
         self.required.as_deref()
+    }
+
+    /// Texts that every line with a match has, one of each; empty if nothing is known, or the pattern is anchored.
+    pub(crate) fn required_texts(&self) -> &[Texts] {
+        &self.clauses
     }
 
     /// The only texts that match, sorted, if the pattern is anchored and they are few.

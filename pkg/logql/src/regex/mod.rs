@@ -13,6 +13,7 @@ mod error;
 mod escape;
 mod matcher;
 mod parse;
+mod required;
 mod search;
 
 pub use matcher::Matcher;

@@ -249,7 +249,7 @@ impl Querier {
         let longest = leaves.iter().map(|leaf| leaf.aggregation.range).max().unwrap_or_default();
         let selectors = leaves.iter().map(|leaf| leaf.aggregation.log.selector.clone()).collect();
         let start = start.saturating_sub(longest);
-        let held = self.stats(&MetaRequest { tenants: tenants.clone(), selectors, start, end }).await?.bytes;
+        let held = self.stats(&MetaRequest { tenants: tenants.clone(), selectors, start, end }).await?.value.bytes;
         if held <= limit {
             return Ok(());
         }

@@ -11,8 +11,8 @@ use tailwater_logql::metric::{Column, Place};
 use tailwater_logql::patterns::Pattern;
 use tailwater_model::{Clock, Labels, LogId, TenantId, Timestamp};
 use tailwater_wire::node::{
-    Answer, Follow, FollowRequest, Gap, LabelsRequest, Late, Node, NodeError, PatternsRequest, ReadChunk, ReadRequest,
-    Sampled, SamplesRequest, SelectRequest, Selected, SeriesRequest, Stats, StreamVolume, VolumeRequest,
+    Answer, Follow, FollowRequest, Gap, LabelsRequest, Late, Node, NodeError, Partial, PatternsRequest, ReadChunk,
+    ReadRequest, Sampled, SamplesRequest, SelectRequest, Selected, SeriesRequest, Stats, StreamVolume, VolumeRequest,
 };
 use tokio::time::Instant;
 
@@ -187,26 +187,26 @@ impl Node for SampleNode {
         })
     }
 
-    fn labels(&self, _: LabelsRequest) -> Answer<Vec<String>> {
-        ready(Vec::new())
+    fn labels(&self, _: LabelsRequest) -> Answer<Partial<Vec<String>>> {
+        ready(Partial::default())
     }
 
-    fn series(&self, _: SeriesRequest) -> Answer<Vec<Labels>> {
-        ready(Vec::new())
+    fn series(&self, _: SeriesRequest) -> Answer<Partial<Vec<Labels>>> {
+        ready(Partial::default())
     }
 
-    fn volume(&self, _: VolumeRequest) -> Answer<Vec<StreamVolume>> {
-        ready(Vec::new())
+    fn volume(&self, _: VolumeRequest) -> Answer<Partial<Vec<StreamVolume>>> {
+        ready(Partial::default())
     }
 
-    fn patterns(&self, _: PatternsRequest) -> Answer<Vec<Pattern>> {
-        ready(Vec::new())
+    fn patterns(&self, _: PatternsRequest) -> Answer<Partial<Vec<Pattern>>> {
+        ready(Partial::default())
     }
 
-    fn stats(&self, request: SeriesRequest) -> Answer<Stats> {
+    fn stats(&self, request: SeriesRequest) -> Answer<Partial<Stats>> {
         let inside = |line: &Line| request.start.nanos() <= line.timestamp && line.timestamp <= request.end.nanos();
         let bytes = self.lines().iter().filter(|(_, line)| inside(line)).map(|(_, line)| line.text.len() as u64).sum();
-        ready(Stats { bytes, ..Stats::default() })
+        ready(Partial::whole(Stats { bytes, ..Stats::default() }))
     }
 }
 

@@ -11,7 +11,28 @@ const FOREIGN: &[&str] = &[
     "bloom_gateway",
     "chunk_store_config",
     "common",
-    "compactor",
+    "compactor.apply_retention_interval",
+    "compactor.backup_delete_request_store_db_type",
+    "compactor.compactor_ring",
+    "compactor.delete_batch_size",
+    "compactor.delete_max_interval",
+    "compactor.delete_request_store",
+    "compactor.delete_request_store_db_type",
+    "compactor.delete_request_store_key_prefix",
+    "compactor.deletion_mode",
+    "compactor.horizontal_scaling_mode",
+    "compactor.jobs_config",
+    "compactor.max_compaction_parallelism",
+    "compactor.retention_backoff_config",
+    "compactor.retention_delete_worker_count",
+    "compactor.retention_table_timeout",
+    "compactor.shared_store",
+    "compactor.shared_store_key_prefix",
+    "compactor.skip_latest_n_tables",
+    "compactor.tables_to_compact",
+    "compactor.upload_parallelism",
+    "compactor.worker_config",
+    "compactor.working_directory",
     "compactor_client",
     "compactor_grpc_client",
     "config_db",
@@ -67,7 +88,9 @@ const FOREIGN: &[&str] = &[
     "ingester.sync_min_utilization",
     "ingester.sync_period",
     "ingester.tailer",
-    "ingester.wal",
+    "ingester.wal.checkpoint_duration",
+    "ingester.wal.disk_full_threshold",
+    "ingester.wal.replay_memory_ceiling",
     "distributor.client_cleanup_period",
     "distributor.ha_tracker",
     "distributor.ingest_limits_dry_run_enabled",
@@ -105,7 +128,6 @@ const FOREIGN: &[&str] = &[
     "limits_config.debug_engine_tasks",
     "limits_config.debug_engine_streams",
     "limits_config.default_policy",
-    "limits_config.deletion_mode",
     "limits_config.discover_generic_fields",
     "limits_config.enforce_metric_name",
     "limits_config.enforced_labels",
@@ -146,8 +168,6 @@ const FOREIGN: &[&str] = &[
     "limits_config.required_labels",
     "limits_config.required_number_label_matchers",
     "limits_config.required_labels_match",
-    "limits_config.retention_period",
-    "limits_config.retention_stream",
     "limits_config.ruler_alertmanager_config",
     "limits_config.ruler_enable_wal_replay",
     "limits_config.ruler_max_rule_groups_per_tenant",
@@ -278,7 +298,9 @@ mod tests {
     fn trees_include_what_is_below_them() {
         assert!(is_lokis("common"));
         assert!(is_lokis("common.ring.kvstore"));
-        assert!(is_lokis("limits_config.retention_period"));
+        assert!(is_lokis("limits_config.shard_streams.enabled"));
+        assert!(is_lokis("compactor.compactor_ring.kvstore"));
+        assert!(!is_lokis("compactor"));
         assert!(!is_lokis("commonly"));
         assert!(!is_lokis("limits_config"));
         assert!(!is_lokis("server"));

@@ -4,8 +4,10 @@ use serde_json::Value;
 use tailwater_model::Limits;
 
 use super::Config;
+use super::retention::Rules;
+use super::storage::Secret;
 use super::tree::Node;
-use super::units::{Flag, Mebibytes, OptionalFlag, Size, Text, Texts, Time, Unit, Whole};
+use super::units::{Choice, Flag, Folder, Mebibytes, OptionalFlag, Size, Text, Texts, Time, Unit, Whole};
 
 /// A setting of `T`.
 pub(super) struct Key<T> {
@@ -32,6 +34,7 @@ pub(super) const CONFIG_KEYS: &[Key<Config>] = keys! { Config;
     "target" => target: Text,
     "auth_enabled" => auth_enabled: OptionalFlag,
     "no_auth_tenant" => no_auth_tenant: Text,
+    "data_dir" => data_dir: Folder,
     "server.http_listen_address" => server.http_listen_address: Text,
     "server.http_listen_port" => server.http_listen_port: Whole<u16>,
     "server.http_listen_conn_limit" => server.http_listen_conn_limit: Whole<usize>,
@@ -47,6 +50,30 @@ pub(super) const CONFIG_KEYS: &[Key<Config>] = keys! { Config;
         distributor.otlp_resource_attributes_as_index_labels: Texts,
     "ingester.log_memory_mb" => ingester.log_memory_mb: Whole<u32>,
     "ingester.max_chunk_age" => ingester.max_chunk_age: Time,
+    "ingester.max_block_age" => ingester.max_block_age: Time,
+    "ingester.target_block_mb" => ingester.target_block_mb: Whole<u32>,
+    "ingester.wal.enabled" => ingester.wal.enabled: Flag,
+    "ingester.wal.dir" => ingester.wal.dir: Folder,
+    "ingester.wal.sync" => ingester.wal.sync: Choice<_>,
+    "ingester.wal.sync_interval" => ingester.wal.sync_interval: Time,
+    "ingester.wal.segment_mb" => ingester.wal.segment_mb: Whole<u32>,
+    "ingester.wal.keep_mb" => ingester.wal.keep_mb: Whole<u32>,
+    "ingester.wal.max_mb" => ingester.wal.max_mb: Whole<u32>,
+    "ingester.wal.flush_on_shutdown" => ingester.wal.flush_on_shutdown: Flag,
+    "storage.url" => storage.url: Text,
+    "storage.max_bytes" => storage.max_bytes: Size<u64>,
+    "storage.cache_mb" => storage.cache_mb: Whole<u32>,
+    "storage.request_timeout" => storage.request_timeout: Time,
+    "storage.s3.endpoint" => storage.s3.endpoint: Text,
+    "storage.s3.region" => storage.s3.region: Text,
+    "storage.s3.force_path_style" => storage.s3.force_path_style: OptionalFlag,
+    "storage.s3.allow_http" => storage.s3.allow_http: OptionalFlag,
+    "storage.s3.access_key_id" => storage.s3.access_key_id: Text,
+    "storage.s3.secret_access_key" => storage.s3.secret_access_key: Secret,
+    "compactor.retention_enabled" => compactor.retention_enabled: Flag,
+    "compactor.compaction_interval" => compactor.compaction_interval: Time,
+    "compactor.retention_delete_delay" => compactor.retention_delete_delay: Time,
+    "compactor.delete_request_cancel_period" => compactor.delete_request_cancel_period: Time,
     "querier.tail_max_duration" => querier.tail_max_duration: Time,
     "querier.feed_ring_mb" => querier.feed_ring_mb: Whole<u32>,
     "querier.feed_merge_mb" => querier.feed_merge_mb: Whole<u32>,
@@ -90,4 +117,7 @@ pub(super) const LIMIT_KEYS: &[Key<Limits>] = keys! { Limits;
     "max_concurrent_tail_requests" => max_concurrent_tail_requests: Whole<u32>,
     "volume_enabled" => volume_enabled: Flag,
     "volume_max_series" => volume_max_series: Whole<usize>,
+    "retention_period" => retention_period: Time,
+    "retention_stream" => retention_stream: Rules,
+    "deletion_mode" => deletion_mode: Choice<_>,
 };

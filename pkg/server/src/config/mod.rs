@@ -2,16 +2,19 @@
 //! means bear its name and stand where it stands; keys of Loki without a meaning here are accepted with a warning; any other key
 //! is an error that names it, its place and the nearest known key.
 
+mod check;
 mod foreign;
 mod keys;
 mod nearest;
 mod print;
+mod retention;
+mod storage;
 mod tree;
 mod units;
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +24,7 @@ use tailwater_wire::otlp::DEFAULT_INDEX_ATTRIBUTES;
 
 use keys::{CONFIG_KEYS, LIMIT_KEYS};
 pub(crate) use print::Mode;
+pub use storage::{CompactorConfig, S3Config, Secret, StorageConfig, WalConfig, WalSync};
 use tree::Node;
 
 /// Prefix of environment variables that are settings: `server.http_listen_port` is `TAILWATER_SERVER_HTTP_LISTEN_PORT`.
@@ -39,12 +43,18 @@ pub struct Config {
     pub auth_enabled: Option<bool>,
     /// The tenant of requests that name none.
     pub no_auth_tenant: String,
+    /// Folder of what survives a restart.
+    pub data_dir: PathBuf,
     /// The listener and its connections.
     pub server: ServerConfig,
     /// What pushes may look like.
     pub distributor: DistributorConfig,
-    /// The arrival log.
+    /// The arrival log, and how it becomes blocks.
     pub ingester: IngesterConfig,
+    /// Where blocks are.
+    pub storage: StorageConfig,
+    /// What is done with blocks later.
+    pub compactor: CompactorConfig,
     /// Tails and queries.
     pub querier: QuerierConfig,
     /// The read endpoints.
@@ -96,6 +106,12 @@ pub struct IngesterConfig {
     pub log_memory_mb: u32,
     /// Twice the window within which a stream accepts entries out of order.
     pub max_chunk_age: Duration,
+    /// Oldest age of lines that are in no block yet.
+    pub max_block_age: Duration,
+    /// Lines that make a block, in MiB.
+    pub target_block_mb: u32,
+    /// The arrival log on disk.
+    pub wal: WalConfig,
 }
 
 /// `querier.*`
@@ -130,6 +146,7 @@ impl Default for Config {
             target: "all".to_owned(),
             auth_enabled: None,
             no_auth_tenant: "fake".to_owned(),
+            data_dir: PathBuf::from("./data"),
             server: ServerConfig {
                 http_listen_address: "127.0.0.1".to_owned(),
                 http_listen_port: 3100,
@@ -150,7 +167,15 @@ impl Default for Config {
                     .map(|name| (*name).to_owned())
                     .collect(),
             },
-            ingester: IngesterConfig { log_memory_mb: 256, max_chunk_age: Duration::from_secs(2 * 3600) },
+            ingester: IngesterConfig {
+                log_memory_mb: 256,
+                max_chunk_age: Duration::from_secs(2 * 3600),
+                max_block_age: Duration::from_secs(30 * 60),
+                target_block_mb: 128,
+                wal: WalConfig::default(),
+            },
+            storage: StorageConfig::default(),
+            compactor: CompactorConfig::default(),
             querier: QuerierConfig {
                 tail_max_duration: Duration::from_secs(3600),
                 feed_ring_mb: 8,
@@ -259,6 +284,8 @@ struct Loader {
     config: Config,
     /// Settings of `overrides`, applied last: they start from the final common limits.
     own: Vec<(TenantId, &'static keys::Key<Limits>, Node, String)>,
+    /// Where each setting was set last.
+    places: BTreeMap<String, String>,
     warnings: Vec<String>,
 }
 
@@ -346,14 +373,16 @@ impl Loader {
             (key.set)(&mut self.config, value)
         } else if foreign::is_lokis(path) {
             self.warn(at, path);
-            Ok(())
+            return Ok(());
         } else {
             let known: Vec<_> = paths().collect();
             let nearest = nearest::nearest(path, known.iter().map(String::as_str));
             return Err(ConfigError { at: at.to_owned(), what: unknown(path, nearest) });
         };
-        result.map_err(|what| ConfigError { at: at.to_owned(), what: format!("{path}: {what}") })?;
-        check(&self.config, path).map_err(|what| ConfigError { at: at.to_owned(), what: format!("{path}: {what}") })
+        self.places.insert(path.to_owned(), at.to_owned());
+        result
+            .and_then(|()| check::alone(&self.config, path))
+            .map_err(|what| ConfigError { at: at.to_owned(), what: format!("{path}: {what}") })
     }
 
     fn warn(&mut self, at: &str, path: &str) {
@@ -364,49 +393,35 @@ impl Loader {
         self.config.limits.out_of_order_window = self.config.ingester.max_chunk_age / 2;
         for (tenant, key, value, at) in self.own {
             let limits = self.config.overrides.entry(tenant).or_insert_with(|| self.config.limits.clone());
-            (key.set)(limits, &value)
-                .and_then(|()| check_limits(limits, key.path))
-                .map_err(|what| ConfigError { at, what: format!("{}: {what}", key.path) })?;
+            if let Err(what) = (key.set)(limits, &value).and_then(|()| check::limit(limits, key.path)) {
+                return Err(ConfigError { at, what: format!("{}: {what}", key.path) });
+            }
+            if let Some(why) = check::idle(&self.config, &format!("limits_config.{}", key.path)) {
+                self.warnings.push(format!("{at}: {}: has no effect while {why}", key.path));
+            }
+        }
+        check::together(&self.config).map_err(|(path, what)| {
+            let at = self.places.get(path).map_or("defaults", String::as_str);
+            ConfigError { at: at.to_owned(), what: format!("{path}: {what}") }
+        })?;
+        for (path, at) in &self.places {
+            if is_changed(&self.config, path)
+                && let Some(why) = check::idle(&self.config, path)
+            {
+                self.warnings.push(format!("{at}: {path}: has no effect while {why}"));
+            }
         }
         Ok(Loaded { config: self.config, warnings: self.warnings })
     }
 }
 
-/// What a value must be beyond its unit.
-fn check(config: &Config, path: &str) -> Result<(), String> {
-    let one_of = |value: &str, allowed: &[&str]| {
-        if allowed.contains(&value) {
-            Ok(())
-        } else {
-            Err(format!("{value:?} is not known; allowed: {}", allowed.join(", ")))
-        }
-    };
-    let not_zero =
-        |zero: bool, what: &str| if zero { Err(format!("0 is too little; allowed: {what}")) } else { Ok(()) };
-    match path {
-        "target" => one_of(&config.target, &["all"]),
-        "no_auth_tenant" => TenantId::parse(&config.no_auth_tenant).map(drop).map_err(|e| e.to_string()),
-        "server.log_level" => one_of(&config.server.log_level, &["debug", "info", "warn", "error"]),
-        "server.log_format" => one_of(&config.server.log_format, &["logfmt", "json"]),
-        "server.http_server_read_timeout" => not_zero(config.server.http_server_read_timeout.is_zero(), "more than 0s"),
-        "server.http_server_write_timeout" => {
-            not_zero(config.server.http_server_write_timeout.is_zero(), "more than 0s")
-        }
-        "server.http_server_idle_timeout" => not_zero(config.server.http_server_idle_timeout.is_zero(), "more than 0s"),
-        "ingester.log_memory_mb" => not_zero(config.ingester.log_memory_mb == 0, "1 and more"),
-        "querier.feed_ring_mb" => not_zero(config.querier.feed_ring_mb == 0, "1 and more"),
-        "querier.feed_merge_mb" => not_zero(config.querier.feed_merge_mb == 0, "1 and more"),
-        "querier.query_memory_mb" => not_zero(config.querier.query_memory_mb == 0, "1 and more"),
-        "querier.tail_max_duration" => not_zero(config.querier.tail_max_duration.is_zero(), "more than 0s"),
-        _ => path.strip_prefix("limits_config.").map_or(Ok(()), |limit| check_limits(&config.limits, limit)),
-    }
-}
-
-fn check_limits(limits: &Limits, path: &str) -> Result<(), String> {
-    if path == "query_timeout" && limits.query_timeout.is_zero() {
-        return Err("0 is too little; allowed: more than 0s".to_owned());
-    }
-    Ok(())
+/// Whether a setting is not as if it were not set.
+fn is_changed(config: &Config, path: &str) -> bool {
+    let default = Config::default();
+    let limit = path.strip_prefix("limits_config.").and_then(|limit| LIMIT_KEYS.iter().find(|key| key.path == limit));
+    let key = CONFIG_KEYS.iter().find(|key| key.path == path);
+    key.is_some_and(|key| (key.get)(config) != (key.get)(&default))
+        || limit.is_some_and(|key| (key.get)(&config.limits) != (key.get)(&default.limits))
 }
 
 fn place(name: &str, line: u64, column: u64) -> String {

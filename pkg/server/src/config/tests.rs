@@ -1,3 +1,5 @@
+use tailwater_model::{DeletionMode, StreamRetention};
+
 use super::*;
 
 fn load(text: &str) -> Config {
@@ -57,8 +59,8 @@ ruler:
             "loki.yaml:5:3 server.grpc_listen_port",
             "loki.yaml:6:1 common",
             "loki.yaml:9:1 schema_config",
-            "loki.yaml:19:3 limits_config.retention_period",
             "loki.yaml:21:1 ruler",
+            "loki.yaml:19:21 limits_config.retention_period",
         ]
     );
 }
@@ -93,6 +95,34 @@ fn bad_values_say_what_is_wrong_and_what_is_allowed() {
         ("limits_config: {query_timeout: fast}", r#""fast" is not a duration"#),
         ("ingester: {log_memory_mb: 0}", "1 and more"),
         ("target: ingester", "allowed: all"),
+        ("data_dir: ''", "allowed: a folder"),
+        ("ingester: {max_block_age: 0s}", "more than 0s"),
+        ("ingester: {target_block_mb: 0}", "1 to 4096"),
+        ("ingester: {target_block_mb: -1}", "0 to 4294967295"),
+        ("ingester: {wal: {sync: sometimes}}", "os, interval, always"),
+        ("ingester: {wal: {sync_interval: 0s}}", "ingester.wal.sync: always"),
+        ("ingester: {wal: {sync_interval: -1s}}", "a duration"),
+        ("ingester: {wal: {segment_mb: 2000}}", "1 to 1024"),
+        ("ingester: {wal: {max_mb: 639}}", "640 and more"),
+        ("ingester: {wal: {max_mb: 100, keep_mb: 0, segment_mb: 1}}", "130 and more"),
+        ("ingester: {wal: {enabled: false, flush_on_shutdown: true}}", "leave one of them out"),
+        ("ingester: {wal: {dir: data/x}}\nstorage: {url: data/x}", "a folder of its own"),
+        ("storage: {url: ftp://x}", "s3://BUCKET/PREFIX"),
+        ("storage: {url: 's3://'}", "s3://BUCKET/PREFIX"),
+        ("storage: {url: 'file://folder'}", "file:///FOLDER"),
+        ("storage: {max_bytes: -5}", "a size"),
+        ("storage: {request_timeout: 0s}", "more than 0s"),
+        ("storage: {s3: {region: x}}", "set storage.url: s3://BUCKET/PREFIX"),
+        ("storage: {url: 's3://b', s3: {access_key_id: x}}", "storage.s3.secret_access_key; set both"),
+        ("storage: {url: 's3://b', s3: {secret_access_key: x}}", "storage.s3.access_key_id; set both"),
+        ("storage: {url: 's3://b', s3: {endpoint: 'minio:9000'}}", "http://HOST:PORT"),
+        ("storage: {url: 's3://b', s3: {endpoint: 'http://m:9', allow_http: false}}", "storage.s3.allow_http: true"),
+        ("storage: {s3: {secret_access_key: '********'}}", "put the secret itself"),
+        ("compactor: {compaction_interval: 0s}", "more than 0s"),
+        ("compactor: {retention_enabld: true}", r#"nearest known key is "compactor.retention_enabled""#),
+        ("limits_config: {deletion_mode: yes}", "disabled, filter-only, filter-and-delete"),
+        ("limits_config: {retention_stream: 1d}", "a list of {selector, priority, period}"),
+        ("overrides: {t1: {retention_stream: [{selector: '{', period: 2d}]}}", "retention_stream: rule 1: selector"),
         ("no_auth_tenant: a/b", "unsupported character '/'"),
         ("overrides: {t1: {max_line_size: x}}", "max_line_size"),
         ("overrides: {t1: {query_timeout: 0s}}", "more than 0s"),
@@ -171,4 +201,104 @@ fn printing_and_reading_give_the_same_configuration() {
     assert!(diff.contains("auth_enabled: true") && diff.contains("max_line_size"), "{diff}");
     assert!(!diff.contains("max_query_lookback"), "{diff}");
     assert_eq!(Config::default().to_yaml(Mode::Diff), "{}\n");
+}
+
+#[test]
+fn rules_of_retention_are_read_checked_and_shown() {
+    let text = r#"
+compactor: {retention_enabled: true, retention_delete_delay: 0s, delete_request_cancel_period: 0s}
+limits_config:
+  retention_period: 744h
+  retention_stream:
+    - {selector: '{namespace="dev"}', priority: 1, period: 24h}
+    - selector: '{app=~"a|b", env!="prod"}'
+      period: 2w
+  deletion_mode: filter-only
+overrides:
+  t1: {retention_stream: [], retention_period: 0s, deletion_mode: disabled}
+"#;
+    let loaded = Config::parse(text, "c.yaml").unwrap();
+    assert_eq!(loaded.warnings, [""; 0]);
+    let days = |n: u64| Duration::from_secs(n * 86_400);
+    let limits = &loaded.config.limits;
+    assert_eq!((limits.retention_period, limits.deletion_mode), (days(31), DeletionMode::FilterOnly));
+    let rule = |selector: &str, priority, period| StreamRetention { selector: selector.to_owned(), priority, period };
+    assert_eq!(
+        limits.retention_stream,
+        [rule(r#"{namespace="dev"}"#, 1, days(1)), rule(r#"{app=~"a|b", env!="prod"}"#, 0, days(14))]
+    );
+    let own = &loaded.config.overrides[&TenantId::parse("t1").unwrap()];
+    assert_eq!((own.retention_period, own.retention_stream.len()), (Duration::ZERO, 0));
+    assert_eq!(own.deletion_mode, DeletionMode::Disabled);
+    assert_eq!(load(&loaded.config.to_yaml(Mode::All)), loaded.config);
+
+    for (rules, wanted) in [
+        ("[1]", "rule 1: found a single value"),
+        ("[{period: 2d}]", "rule 1: it has no selector"),
+        ("[{selector: '{a=\"b\"}'}]", "rule 1: it has no period"),
+        ("[{selector: '{a=\"b\"}', period: 2d}, {selector: '{a=}', period: 2d}]", "rule 2: selector: \"{a=}\" is no"),
+        ("[{selector: '{}', period: 2d}]", "rule 1: selector"),
+        ("[{selector: '{a=\"b\"} |= \"x\"', period: 2d}]", "rule 1: selector"),
+        ("[{selector: '{a=~\"(\"}', period: 2d}]", "rule 1: selector"),
+        ("[{selector: '{a=\"b\"}', period: 23h}]", "rule 1: period: it is too short; allowed: 24h and more"),
+        ("[{selector: '{a=\"b\"}', period: 2d, priority: high}]", "rule 1: priority"),
+        ("[{selector: '{a=\"b\"}', period: 2d, prio: 1}]", "unknown key \"prio\"; allowed: selector, priority, period"),
+    ] {
+        let error = error(&format!("limits_config:\n  retention_stream: {rules}\n"));
+        assert!(error.starts_with("c.yaml:2:21: limits_config.retention_stream: "), "{error}");
+        assert!(error.contains(wanted), "{rules}: {error}");
+    }
+}
+
+#[test]
+fn what_is_on_disk_lies_in_the_data_folder_unless_told_otherwise() {
+    let places = |text: &str| {
+        let config = load(text);
+        (config.wal_dir().display().to_string(), config.storage_url())
+    };
+    assert_eq!(places(""), ("./data/wal".to_owned(), "./data/store".to_owned()));
+    assert_eq!(places("data_dir: /d"), ("/d/wal".to_owned(), "/d/store".to_owned()));
+    let own = "data_dir: /d\ningester: {wal: {dir: /fast}}\nstorage: {url: 's3://bucket/logs'}\n";
+    assert_eq!(places(own), ("/fast".to_owned(), "s3://bucket/logs".to_owned()));
+    let flags = [("data_dir".to_owned(), "/flag".to_owned())];
+    let loaded = Config::load(None, [("TAILWATER_DATA_DIR".to_owned(), "/env".to_owned())], &flags).unwrap();
+    assert_eq!(loaded.config.data_dir, PathBuf::from("/flag"));
+}
+
+#[test]
+fn secrets_are_read_and_not_shown() {
+    let text = "storage:\n  url: s3://bucket\n  s3: {endpoint: 'http://127.0.0.1:9000', allow_http: true, access_key_id: me}\n";
+    let environment = [("TAILWATER_STORAGE_S3_SECRET_ACCESS_KEY".to_owned(), "sesame".to_owned())];
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("t.yaml");
+    std::fs::write(&file, text).unwrap();
+    let config = Config::load(Some(&file), environment, &[]).unwrap().config;
+    assert_eq!(config.storage.s3.secret_access_key.reveal(), "sesame");
+    let shown = format!("{}{}{config:?}", config.to_yaml(Mode::All), config.to_yaml(Mode::Diff));
+    assert!(!shown.contains("sesame") && shown.contains("********"), "{shown}");
+    let error = error("storage: {url: 's3://me:sesame@bucket/x'}");
+    assert!(error.contains("storage.s3.access_key_id") && !error.contains("sesame"), "{error}");
+    let bad = [("TAILWATER_STORAGE_S3_ACCESS_KEY_ID".to_owned(), "x".to_owned())];
+    let error = Config::load(None, bad, &[]).unwrap_err();
+    assert_eq!(error.at, "TAILWATER_STORAGE_S3_ACCESS_KEY_ID");
+}
+
+#[test]
+fn settings_that_another_one_makes_idle_are_told() {
+    let warnings = |text: &str| Config::parse(text, "c.yaml").unwrap().warnings;
+    assert_eq!(
+        warnings("data_dir: /d\ningester:\n  target_block_mb: 8\n  wal:\n    enabled: false\n    keep_mb: 1\n"),
+        [
+            "c.yaml:1:11: data_dir: has no effect while ingester.wal.enabled is false: lines are in memory only",
+            "c.yaml:3:20: ingester.target_block_mb: has no effect while ingester.wal.enabled is false: lines are in memory only",
+            "c.yaml:6:14: ingester.wal.keep_mb: has no effect while ingester.wal.enabled is false: lines are in memory only",
+        ]
+    );
+    assert_eq!(
+        warnings("overrides:\n  t1:\n    retention_period: 30d\n"),
+        ["c.yaml:3:5: retention_period: has no effect while compactor.retention_enabled is false"]
+    );
+    assert_eq!(warnings("compactor: {retention_enabled: true}\nlimits_config: {retention_period: 30d}\n"), [""; 0]);
+    let foreign = warnings("compactor: {working_directory: /x}\ningester: {wal: {replay_memory_ceiling: 1GB}}\n");
+    assert_eq!(foreign.len(), 2, "{foreign:?}");
 }

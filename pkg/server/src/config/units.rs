@@ -1,6 +1,7 @@
 //! How the value of a setting is written, read and shown again. Units are Loki's: sizes in powers of 1024 (`4MB` is 4 MiB),
 //! durations as Go and Prometheus write them (`1m30s`, `7d`), rates in MiB as decimal numbers.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -20,7 +21,7 @@ pub(super) trait Unit {
     fn show(value: &Self::Value) -> Value;
 }
 
-fn scalar<'n>(node: &'n Node, allowed: &str) -> Result<&'n str, String> {
+pub(super) fn scalar<'n>(node: &'n Node, allowed: &str) -> Result<&'n str, String> {
     node.text().ok_or_else(|| format!("found {}; allowed: {allowed}", node.kind()))
 }
 
@@ -71,6 +72,46 @@ impl Unit for Text {
 
     fn show(value: &String) -> Value {
         Value::String(value.clone())
+    }
+}
+
+/// A folder; empty if it is not set.
+pub(super) struct Folder;
+
+impl Unit for Folder {
+    type Value = PathBuf;
+
+    fn read(node: &Node) -> Result<PathBuf, String> {
+        if *node == Node::Null { Ok(PathBuf::new()) } else { scalar(node, "a folder").map(PathBuf::from) }
+    }
+
+    fn show(value: &PathBuf) -> Value {
+        // It came from a text.
+        Value::String(value.to_string_lossy().into_owned())
+    }
+}
+
+/// Values that have names.
+pub(super) trait Named: Copy + PartialEq + 'static {
+    /// The names, and what they mean.
+    const ALL: &[(&str, Self)];
+}
+
+/// One of a few names.
+pub(super) struct Choice<T>(std::marker::PhantomData<T>);
+
+impl<T: Named> Unit for Choice<T> {
+    type Value = T;
+
+    fn read(node: &Node) -> Result<T, String> {
+        let allowed = T::ALL.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        let text = scalar(node, &allowed)?;
+        let found = T::ALL.iter().find(|(name, _)| *name == text);
+        found.map(|(_, value)| *value).ok_or_else(|| format!("{text:?} is not known; allowed: {allowed}"))
+    }
+
+    fn show(value: &T) -> Value {
+        T::ALL.iter().find(|(_, named)| named == value).map_or(Value::Null, |(name, _)| Value::from(*name))
     }
 }
 

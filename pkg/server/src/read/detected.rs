@@ -75,7 +75,8 @@ pub(crate) async fn patterns(app: Arc<App>, asked: Asked) -> Result<Vec<u8>, Fai
     let (start, end) = ordered_bounds(&asked.form, asked.now).map_err(Failure::bad_request)?;
     let step = step(&asked.form, start, end).map_err(Failure::bad_request)?;
     let selector = busy(|| parse_selector(asked.form.get("query")))?;
-    let Some((start, end)) = allowed_range(&asked, start, end)? else { return Ok(answer::patterns(&[])) };
+    let Some((start, end)) = allowed_range(&asked, start, end)? else { return Ok(answer::patterns(&[], &[])) };
     let request = MetaRequest { tenants: asked.tenants.clone(), selectors: vec![selector], start, end };
-    Ok(answer::patterns(&app.querier.patterns(&request, step.max(MIN_PATTERN_STEP)).await?))
+    let found = app.querier.patterns(&request, step.max(MIN_PATTERN_STEP)).await?;
+    Ok(answer::patterns(&found.value, &found.warnings))
 }

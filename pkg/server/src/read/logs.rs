@@ -62,7 +62,7 @@ async fn logs(
 ) -> Result<Vec<u8>, Failure> {
     check_limits(asked, &expr, params.limit)?;
     let mut stats = Stats { queued: asked.queued, ..Stats::default() };
-    let mut lines = Vec::new();
+    let (mut lines, mut warnings) = (Vec::new(), Vec::new());
     if let Some((start, end)) = allowed_range(asked, params.start, params.end)? {
         check_bytes(app, asked, vec![expr.selector.clone()], start, end).await?;
         let request = LogsRequest {
@@ -79,14 +79,15 @@ async fn logs(
         stats.lines = found.scanned.lines;
         stats.matched = found.scanned.matched;
         stats.batches = found.scanned.batches;
+        stats.blocks = found.scanned.blocks;
         stats.nodes = found.nodes;
-        lines = found.lines;
+        (lines, warnings) = (found.lines, found.warnings);
     }
     stats.returned = lines.len() as u64;
     stats.took = asked.since.elapsed();
     let entries =
         lines.iter().map(|(line, text)| Entry { timestamp: line.timestamp, line: text, labels: &line.labels });
-    Ok(answer::streams(entries, &encoding, &[], &stats))
+    Ok(answer::streams(entries, &encoding, &warnings, &stats))
 }
 
 /// Whether a query may be asked, and for so many lines.
@@ -132,7 +133,8 @@ pub(super) async fn check_bytes(
     if limit == 0 {
         return Ok(());
     }
-    let held = app.querier.stats(&MetaRequest { tenants: asked.tenants.clone(), selectors, start, end }).await?.bytes;
+    let request = MetaRequest { tenants: asked.tenants.clone(), selectors, start, end };
+    let held = app.querier.stats(&request).await?.value.bytes;
     if held <= limit {
         return Ok(());
     }

@@ -32,18 +32,20 @@ async fn labels(app: &App, asked: &Asked, name: Option<&str>) -> Result<Vec<u8>,
         "" => Vec::new(),
         query => vec![busy(|| parse_selector(query))?],
     };
-    let Some((start, end)) = allowed_range(asked, start, end)? else { return Ok(answer::labels::<&str>(&[])) };
+    let Some((start, end)) = allowed_range(asked, start, end)? else { return Ok(answer::labels::<&str>(&[], &[])) };
     let request = MetaRequest { tenants: asked.tenants.clone(), selectors, start, end };
-    Ok(answer::labels(&app.querier.labels(&request, name).await?))
+    let found = app.querier.labels(&request, name).await?;
+    Ok(answer::labels(&found.value, &found.warnings))
 }
 
 /// `/loki/api/v1/series`
 pub(crate) async fn series(app: Arc<App>, asked: Asked) -> Result<Vec<u8>, Failure> {
     let (start, end) = bounds(&asked.form, asked.now).map_err(Failure::bad_request)?;
     let selectors = matches(&asked)?;
-    let Some((start, end)) = allowed_range(&asked, start, end)? else { return Ok(answer::series(&[])) };
+    let Some((start, end)) = allowed_range(&asked, start, end)? else { return Ok(answer::series(&[], &[])) };
     let request = MetaRequest { tenants: asked.tenants.clone(), selectors, start, end };
-    Ok(answer::series(&app.querier.series(&request).await?))
+    let found = app.querier.series(&request).await?;
+    Ok(answer::series(&found.value, &found.warnings))
 }
 
 /// The selectors of `match` and `match[]`. None, or `{}` alone, is everything.
@@ -83,5 +85,6 @@ async fn stats(app: &App, asked: &Asked) -> Result<Stats, Failure> {
     let selector = busy(|| parse_selector(asked.form.get("query")))?;
     let Some((start, end)) = allowed_range(asked, start, end)? else { return Ok(Stats::default()) };
     let request = MetaRequest { tenants: asked.tenants.clone(), selectors: vec![selector], start, end };
-    Ok(app.querier.stats(&request).await?)
+    // These answers have no place for warnings.
+    Ok(app.querier.stats(&request).await?.value)
 }

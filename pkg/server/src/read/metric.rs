@@ -18,13 +18,13 @@ pub(super) async fn instant(app: &App, asked: &Asked, expr: MetricExpr, time: Ti
     let sample = |value| Sample { timestamp: time, value };
     Ok(match found {
         None => answer::vector(&[], &[], &stats(asked, None, 0)),
-        Some(MetricAnswer { value: Evaluated::Scalar(value), .. }) => {
-            answer::scalar(sample(value), &[], &stats(asked, None, 1))
+        Some(MetricAnswer { value: Evaluated::Scalar(value), warnings, .. }) => {
+            answer::scalar(sample(value), &warnings, &stats(asked, None, 1))
         }
         Some(found) => {
             let Evaluated::Series(series) = &found.value else { return Ok(Vec::new()) };
             let samples: Vec<_> = series.iter().filter_map(|s| Some((s.labels.clone(), sample(s.get(0)?)))).collect();
-            answer::vector(&samples, &[], &stats(asked, Some(&found), samples.len()))
+            answer::vector(&samples, &found.warnings, &stats(asked, Some(&found), samples.len()))
         }
     })
 }
@@ -52,7 +52,7 @@ pub(super) async fn range(
         })
         .collect();
     let returned = series.iter().map(|(_, samples)| samples.len()).sum();
-    Ok(answer::matrix(&series, &[], &stats(asked, Some(&found), returned)))
+    Ok(answer::matrix(&series, &found.warnings, &stats(asked, Some(&found), returned)))
 }
 
 /// The answer, unless the range lies wholly before what the tenants may look at.
@@ -87,6 +87,7 @@ fn stats(asked: &Asked, found: Option<&MetricAnswer>, returned: usize) -> Stats 
         lines: scanned.lines,
         matched: scanned.matched,
         batches: scanned.batches,
+        blocks: scanned.blocks,
         returned: returned as u64,
         nodes: found.map_or(0, |found| found.nodes),
         took: asked.since.elapsed(),

@@ -2,31 +2,30 @@
 //! between cores, and end early when nobody waits for the answer any more.
 
 mod evaluator;
+mod overlaps;
 mod patterns;
+mod pieces;
 mod samples;
 mod select;
 mod streams;
+mod trouble;
+mod unit;
 mod volume;
+mod wanted;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
 use tailwater_wire::node::Scanned;
-
-use crate::entries::Entries;
 
 pub use evaluator::Evaluator;
 pub use patterns::patterns;
 pub use samples::samples;
 pub use select::select;
 pub use streams::{labels, series, stats};
+pub use unit::{Source, Stretch, Unit};
 pub use volume::volume;
-
-/// What can be searched: the entries of one tenant.
-pub trait Source: Sync {
-    /// The entries of the batches after the first position and up to the second that may hold a timestamp between the two, inclusive.
-    fn collect(&self, positions: (u64, u64), times: (i64, i64)) -> Vec<Arc<Entries>>;
-}
 
 /// Most workers of a read.
 const MAX_WORKERS: usize = 8;
@@ -52,29 +51,15 @@ fn workers<T: Send + Default>(lines: u64, work: impl Fn() -> T + Sync) -> Vec<T>
 
 /// What several workers have looked at together.
 #[derive(Debug, Default)]
-struct Totals {
-    lines: AtomicU64,
-    bytes: AtomicU64,
-    matched: AtomicU64,
-    batches: AtomicU64,
-}
+struct Totals(Mutex<Scanned>);
 
 impl Totals {
     fn add(&self, more: Scanned) {
-        self.lines.fetch_add(more.lines, Ordering::Relaxed);
-        self.bytes.fetch_add(more.bytes, Ordering::Relaxed);
-        self.matched.fetch_add(more.matched, Ordering::Relaxed);
-        self.batches.fetch_add(more.batches, Ordering::Relaxed);
+        *self.0.lock() += more;
     }
 
     fn sum(&self) -> Scanned {
-        let get = |n: &AtomicU64| n.load(Ordering::Relaxed);
-        Scanned {
-            lines: get(&self.lines),
-            bytes: get(&self.bytes),
-            matched: get(&self.matched),
-            batches: get(&self.batches),
-        }
+        *self.0.lock()
     }
 }
 
@@ -94,3 +79,6 @@ impl Cancel {
         self.0.store(true, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,22 +2,32 @@
 
 use tailwater_logql::level;
 use tailwater_logql::patterns::{Miner, Pattern};
-use tailwater_wire::node::PatternsRequest;
+use tailwater_wire::node::{NodeError, Partial, PatternsRequest};
 
-use super::streams::for_each_run;
+use super::streams::{Held, for_each_run};
+use super::wanted::Told;
 use super::{Cancel, Source};
 
 /// Lines between looks at the cancel.
 const LINES_PER_LOOK: u32 = 1024;
 
 /// See [`tailwater_wire::node::Node::patterns`].
-#[must_use]
-pub fn patterns(source: &dyn Source, request: &PatternsRequest, cancel: &Cancel) -> Vec<Pattern> {
+///
+/// # Errors
+/// [`NodeError::Unavailable`] if something cannot be reached.
+pub fn patterns(
+    source: &dyn Source,
+    request: &PatternsRequest,
+    cancel: &Cancel,
+) -> Result<Partial<Vec<Pattern>>, NodeError> {
     let series = &request.series;
     let (start, end, step) = (series.start.nanos(), series.end.nanos(), request.step.max(1));
     let mut miner = Miner::default();
     let mut looks = 0;
-    for_each_run(source, &series.matchers, (series.start, series.end), cancel, |batch, run| {
+    let asked = (Told::Lines, source.deletions()?, request.detect_level);
+    let range = (series.start, series.end);
+    let warnings = for_each_run(source, &series.matchers, range, asked, cancel, |held| {
+        let Held::Run(batch, run) = held else { return };
         for entry in batch.entries(run) {
             if !(start..=end).contains(&entry.timestamp) {
                 continue;
@@ -34,11 +44,11 @@ pub fn patterns(source: &dyn Source, request: &PatternsRequest, cancel: &Cancel)
             };
             miner.add(level, entry.timestamp.div_euclid(step).saturating_mul(step), line);
         }
-    });
+    })?;
     if cancel.is_set() {
-        return Vec::new();
+        return Ok(Partial::default());
     }
     let mut patterns = miner.finish();
     patterns.truncate(request.limit);
-    patterns
+    Ok(Partial { value: patterns, warnings })
 }

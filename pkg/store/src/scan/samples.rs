@@ -11,18 +11,24 @@
 //! * Memory: that of the answer, once per worker, and of the entries that may have an equal, together within the request's bound.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tailwater_logql::metric::{self, Column, Full, Pane, SampleRunner, SeriesNumber};
-use tailwater_model::{Labels, Timestamp};
-use tailwater_wire::node::{Late, NodeError, Sampled, SamplesRequest, Scanned};
+use tailwater_model::{Labels, LogId, Timestamp};
+use tailwater_wire::node::{Late, NodeError, Sampled, SamplesRequest, Scanned, warn};
 use tailwater_wire::push::EntrySpan;
 
-use super::{Cancel, Source, Totals, workers};
+use super::overlaps::{self, Spans};
+use super::pieces::{Look, Order, PageLook, Pieces, Plan};
+use super::trouble::Troubles;
+use super::{Cancel, Source, Totals, Unit, wanted, workers};
 use crate::ByStream;
+use crate::deletes::Deletion;
 use crate::entries::{Entries, Run};
+use crate::history::Wanted;
 
 /// Most memory that a worker takes from the request's bound at a time, in bytes.
 const ROOM_AT_ONCE: usize = 1 << 20;
@@ -48,16 +54,16 @@ const LINE_COST: u32 = 64;
 /// Fewest lines for which the whole body is searched first.
 const MIN_LINES_FOR_REGION: u64 = 8;
 
+/// Entries of one instant above which it is not looked whether their lengths differ.
+const MAX_TIES: usize = 64;
+
 /// Parts of the set of entries that were met, each with a lock of its own.
 const SHARDS: usize = 16;
-
-/// Stretches of time of a stream, inclusive.
-type Spans = Vec<(i64, i64)>;
 
 /// See [`tailwater_wire::node::Node::samples`]. `answer` has what is known beforehand: how far the read goes, and what was trimmed.
 ///
 /// # Errors
-/// [`NodeError::TooLarge`] if the request's memory does not suffice.
+/// [`NodeError::TooLarge`] if the request's memory does not suffice, [`NodeError::Unavailable`] if something cannot be reached.
 pub fn samples(
     source: &dyn Source,
     request: &SamplesRequest,
@@ -69,35 +75,59 @@ pub fn samples(
     let settled = request.settled.map_or(i64::MIN, Timestamp::nanos);
     // What is late counts however old it is.
     let first = if settled < first { first.max(request.from.nanos()) } else { first };
-    let mut batches = source.collect((request.after, answer.through), (first, last));
-    let low = batches.iter().map(|batch| batch.min).min().unwrap_or(i64::MAX).max(first);
-    let high = batches.iter().map(|batch| batch.max).max().unwrap_or(i64::MIN).min(last);
-    let mut known = source.collect((0, request.after), (low, high));
-    let new = known.len();
-    known.append(&mut batches);
-    let batches = known;
-    let mut matching = Matching::new(request);
-    let spans = spans(&batches, &mut matching, (low, high), cancel);
+    let deletions = source.deletions()?;
+    let mut units = source.collect((request.after, answer.through), (first, last))?;
+    let low = units.iter().map(Unit::min).min().unwrap_or(i64::MAX).max(first);
+    let high = units.iter().map(Unit::max).max().unwrap_or(i64::MIN).min(last);
+    // Who begins has seen nothing; to everybody else lines of earlier logs are known.
+    let begins = request.after == 0 && request.settled.is_none();
+    let known = if begins { Vec::new() } else { source.collect((0, request.after), (low, high))? };
+    if !begins {
+        units = units.into_iter().map(Unit::without_earlier).collect();
+    }
+    let log = source.log();
+    let all = || known.iter().chain(&units).cloned();
+    let (spans, warnings) = spans(all(), request, (low, high), log, cancel)?;
+    warn(&mut answer.warnings, warnings);
+    let spans = Arc::new(spans);
+    let in_vain = Arc::new(AtomicBool::new(false));
+    let pieces = |units: Vec<Unit>, deletions: Arc<[Deletion]>, only_spans| {
+        let wanted = wanted::Samples {
+            query: Arc::clone(&request.query),
+            times: if only_spans { (low, high) } else { (first, last) },
+            spans: Arc::clone(&spans),
+            only_spans,
+            deletions: Arc::clone(&deletions),
+            in_vain: Arc::clone(&in_vain),
+        };
+        Pieces::new(units, plan(Arc::new(wanted), deletions, request, log), cancel)
+    };
+    let lines = units.iter().map(Unit::lines).sum();
     let collection = Collection {
         request,
         bounds: (first, last),
         from: request.from.nanos(),
         settled,
         seed,
-        cancel,
-        batches: &batches[new..],
-        next: AtomicUsize::new(0),
-        spans,
+        pieces: pieces(units, deletions, false),
+        spans: Arc::clone(&spans),
+        in_vain: Arc::clone(&in_vain),
         met: Met::default(),
         room: AtomicUsize::new(request.max_bytes),
         full: AtomicBool::new(false),
         late: Mutex::default(),
         scanned: Totals::default(),
     };
-    collection.meet(&batches[..new], &mut matching);
-    let lines = batches[new..].iter().map(|batch| batch.lines()).sum();
+    if !known.is_empty() && !spans.is_empty() {
+        let known = pieces(known, Arc::default(), true);
+        collection.meet(&known);
+        warn(&mut answer.warnings, known.finish()?.1);
+    }
     let found = workers(lines, || collection.work());
-    answer.scanned = collection.scanned.sum();
+    let (scanned, warnings) = collection.pieces.finish()?;
+    warn(&mut answer.warnings, warnings);
+    answer.scanned = scanned;
+    answer.scanned += collection.scanned.sum();
     answer.late = *collection.late.lock();
     let too_large = NodeError::TooLarge { limit: request.max_bytes };
     if collection.full.load(Ordering::Relaxed) {
@@ -105,6 +135,11 @@ pub fn samples(
     }
     answer.series = merge(found, request.max_bytes).map_err(|Full { .. }| too_large)?;
     Ok(answer)
+}
+
+fn plan(wanted: Arc<dyn Wanted>, deletions: Arc<[Deletion]>, request: &SamplesRequest, log: LogId) -> Plan {
+    let troubles = Troubles::new(log);
+    Plan { order: Order::Any, wanted, deletions, detect_level: request.detect_level, troubles }
 }
 
 /// Puts what workers have found together.
@@ -146,42 +181,31 @@ impl<'a> Matching<'a> {
     }
 }
 
-/// Where runs of a selected stream overlap those before them: only there may an entry have an equal in another run. Streams go by their
-/// hash, since one that was forgotten and came back is another; streams that share a hash only cause more comparing.
+/// Where runs of a selected stream overlap: only there may an entry have an equal in another run.
 fn spans(
-    batches: &[Arc<Entries>],
-    matching: &mut Matching<'_>,
+    units: impl Iterator<Item = Unit>,
+    request: &SamplesRequest,
     (first, last): (i64, i64),
+    log: LogId,
     cancel: &Cancel,
-) -> ByStream<Spans> {
-    let mut highest: ByStream<i64> = ByStream::default();
-    let mut spans: ByStream<Spans> = ByStream::default();
-    for batch in batches.iter().take_while(|_| !cancel.is_set()) {
-        for run in batch.runs.iter().filter(|run| run.overlaps(first, last) && matching.selects(run)) {
-            let known = highest.entry(run.stream.hash).or_insert(i64::MIN);
-            if run.min <= *known && *known != i64::MIN {
-                spans.entry(run.stream.hash).or_default().push((run.min, run.max.min(*known)));
+) -> Result<(ByStream<Spans>, Vec<String>), NodeError> {
+    let wanted = wanted::Runs { query: Arc::clone(&request.query), times: (first, last) };
+    let pieces = Pieces::new(units, plan(Arc::new(wanted), Arc::default(), request, log), cancel);
+    let mut matching = Matching::new(request);
+    let mut met = overlaps::Runs::default();
+    pieces.work(&|_| false, &mut |look| {
+        match look {
+            Look::Entries(batch) => {
+                for run in batch.runs.iter().filter(|run| run.overlaps(first, last) && matching.selects(run)) {
+                    met.add_of_log(run.stream.hash, run.min, run.max);
+                }
             }
-            *known = (*known).max(run.max);
+            Look::Page(page) => met.add_page(page.stream.hash, page.info.min, page.info.max),
         }
-    }
-    for of_stream in spans.values_mut() {
-        of_stream.sort_unstable();
-        let mut merged: Spans = Vec::with_capacity(of_stream.len());
-        for (begin, end) in of_stream.drain(..) {
-            match merged.last_mut() {
-                Some(last) if begin <= last.1 => last.1 = last.1.max(end),
-                _ => merged.push((begin, end)),
-            }
-        }
-        *of_stream = merged;
-    }
-    spans
-}
-
-fn in_spans(spans: &[(i64, i64)], timestamp: i64) -> bool {
-    let next = spans.partition_point(|(_, end)| *end < timestamp);
-    spans.get(next).is_some_and(|(begin, _)| *begin <= timestamp)
+        ControlFlow::Continue(())
+    });
+    let (_, warnings) = pieces.finish()?;
+    Ok((met.spans(), warnings))
 }
 
 /// The entries that were met and may have an equal.
@@ -209,10 +233,10 @@ struct Collection<'a> {
     /// What is not later is late.
     settled: i64,
     seed: u64,
-    cancel: &'a Cancel,
-    batches: &'a [Arc<Entries>],
-    next: AtomicUsize,
-    spans: ByStream<Spans>,
+    pieces: Pieces,
+    spans: Arc<ByStream<Spans>>,
+    /// Set when times and lengths did not suffice where they were thought to.
+    in_vain: Arc<AtomicBool>,
     met: Met,
     /// Memory that nobody has taken yet, in bytes.
     room: AtomicUsize,
@@ -242,22 +266,44 @@ struct Worker<'a> {
 /// The read is over before its end.
 struct Stop;
 
+/// Whether two entries may be equal: of the same instant and length. The times do not fall.
+fn may_repeat(times: &[i64], lengths: &[u32]) -> bool {
+    let mut seen: Vec<u32> = Vec::new();
+    let mut instant = None;
+    times.iter().zip(lengths).any(|(time, len)| {
+        if instant != Some(*time) {
+            instant = Some(*time);
+            seen.clear();
+        }
+        let again = seen.contains(len) || seen.len() >= MAX_TIES;
+        seen.push(*len);
+        again
+    })
+}
+
 impl Collection<'_> {
     /// Remembers the entries of batches that were looked at earlier, as far as later ones may equal them.
-    fn meet(&self, batches: &[Arc<Entries>], matching: &mut Matching<'_>) {
-        if self.spans.is_empty() {
-            return;
-        }
-        for batch in batches.iter().take_while(|_| !self.cancel.is_set()) {
-            for run in batch.runs.iter().filter(|run| matching.selects(run)) {
-                let Some(spans) = self.spans.get(&run.stream.hash) else { continue };
-                for entry in batch.entries(run).iter().filter(|entry| in_spans(spans, entry.timestamp)) {
-                    if self.met.insert(batch, run, entry, self.seed) && self.take_exactly(MET_COST).is_err() {
-                        return;
-                    }
+    fn meet(&self, known: &Pieces) {
+        let mut matching = Matching::new(self.request);
+        known.work(&|_| false, &mut |look| {
+            let met = match look {
+                Look::Entries(batch) => self.meet_batch(batch, &mut matching),
+                Look::Page(_) => Ok(()),
+            };
+            if met.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+    }
+
+    fn meet_batch(&self, batch: &Entries, matching: &mut Matching<'_>) -> Result<(), Stop> {
+        for run in batch.runs.iter().filter(|run| matching.selects(run)) {
+            let Some(spans) = self.spans.get(&run.stream.hash) else { continue };
+            for entry in batch.entries(run).iter().filter(|entry| spans.hold(entry.timestamp)) {
+                if self.met.insert(batch, run, entry, self.seed) {
+                    self.take_exactly(MET_COST)?;
                 }
             }
         }
+        Ok(())
     }
 
     fn work(&self) -> Vec<(Labels, Column)> {
@@ -275,11 +321,17 @@ impl Collection<'_> {
             scanned: Scanned::default(),
             unlooked: 0,
         };
-        while let Some(batch) = self.batches.get(self.next.fetch_add(1, Ordering::Relaxed)) {
-            if self.cancel.is_set() || self.full.load(Ordering::Relaxed) || self.look(batch, &mut worker).is_err() {
-                break;
+        self.pieces.work(&|_| false, &mut |look| {
+            let looked = match look {
+                Look::Entries(batch) => self.look(batch, &mut worker),
+                Look::Page(page) => self.page(&page, &mut worker),
+            };
+            if looked.is_ok() && !self.full.load(Ordering::Relaxed) {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
             }
-        }
+        });
         self.scanned.add(worker.scanned);
         *self.late.lock() += worker.late;
         let Worker { columns, runner, .. } = worker;
@@ -290,7 +342,6 @@ impl Collection<'_> {
 
     fn look(&self, batch: &Entries, worker: &mut Worker<'_>) -> Result<(), Stop> {
         let (first, last) = self.bounds;
-        worker.scanned.batches += 1;
         let may_match = batch.lines() < MIN_LINES_FOR_REGION || self.request.query.may_match(batch.body());
         for run in batch.runs.iter().filter(|run| run.overlaps(first, last)) {
             if !worker.matching.selects(run) {
@@ -303,10 +354,10 @@ impl Collection<'_> {
                 continue;
             }
             worker.runner.enter(&run.stream.labels);
-            let spans = self.spans.get(&run.stream.hash).map_or(&[][..], Vec::as_slice);
+            let spans = self.spans.get(&run.stream.hash).filter(|spans| spans.overlap(run.min, run.max));
             let entries = batch.entries(run);
             worker.find_repeats(batch, entries, self.seed);
-            match worker.runner.series_of_stream().filter(|_| spans.is_empty() && worker.repeats.is_empty()) {
+            match worker.runner.series_of_stream().filter(|_| spans.is_none() && worker.repeats.is_empty()) {
                 Some(number) => self.count(batch, run, number, worker)?,
                 None => self.run(batch, run, spans, worker)?,
             }
@@ -343,13 +394,51 @@ impl Collection<'_> {
         self.add_run(worker, number, lines, sum)
     }
 
-    fn run(&self, batch: &Entries, run: &Run, spans: &[(i64, i64)], worker: &mut Worker<'_>) -> Result<(), Stop> {
+    /// A page of which times and lengths are known.
+    fn page(&self, page: &PageLook<'_>, worker: &mut Worker<'_>) -> Result<(), Stop> {
+        let Some(columns) = &page.columns else { return Ok(()) };
+        worker.runner.enter(&page.stream.labels);
+        let Some(number) = worker.runner.series_of_stream().filter(|_| !may_repeat(&columns.times, &columns.lengths))
+        else {
+            self.in_vain.store(true, Ordering::Relaxed);
+            match page.entries() {
+                Ok(Some(entries)) => self.look(&entries, worker)?,
+                Ok(None) => {}
+                Err(error) => self.pieces.note(&error),
+            }
+            return Ok(());
+        };
+        let (mut lines, mut sum) = (0, 0.0);
+        for (timestamp, line_len) in columns.times.iter().zip(&columns.lengths) {
+            if !worker.pane.holds(*timestamp) {
+                self.add_run(worker, number, lines, sum)?;
+                (lines, sum) = (0, 0.0);
+                if !worker.reach(self.request, *timestamp) {
+                    continue;
+                }
+            }
+            if !self.wanted(*timestamp) {
+                continue;
+            }
+            worker.scanned.lines += 1;
+            worker.scanned.bytes += u64::from(*line_len);
+            worker.scanned.matched += 1;
+            if self.take_late(worker, *timestamp) {
+                continue;
+            }
+            lines += 1;
+            sum += worker.runner.worth(*line_len);
+        }
+        self.add_run(worker, number, lines, sum)
+    }
+
+    fn run(&self, batch: &Entries, run: &Run, spans: Option<&Spans>, worker: &mut Worker<'_>) -> Result<(), Stop> {
         let mut repeats = std::mem::take(&mut worker.repeats).into_iter().peekable();
         for (i, entry) in batch.entries(run).iter().enumerate() {
             if repeats.next_if(|repeat| *repeat as usize == i).is_some() {
                 continue;
             }
-            if !spans.is_empty() && in_spans(spans, entry.timestamp) {
+            if spans.is_some_and(|spans| spans.hold(entry.timestamp)) {
                 if !self.met.insert(batch, run, entry, self.seed) {
                     continue;
                 }
@@ -378,7 +467,7 @@ impl Collection<'_> {
         worker.unlooked += entry.line_len.saturating_add(LINE_COST);
         if worker.unlooked >= BYTES_PER_LOOK {
             worker.unlooked = 0;
-            if self.cancel.is_set() {
+            if self.pieces.ends() {
                 return Err(Stop);
             }
         }

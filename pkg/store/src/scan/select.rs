@@ -4,21 +4,25 @@
 //! * The answer is that of a plain look at every line: sort by timestamp in the direction, then by ascending stream hash, then by
 //!   place in the log in the direction; entries equal in stream, timestamp, line and metadata count once, at their first place; then take
 //!   `limit`.
-//! * Batches are looked at in the order of their best timestamp. Once `limit` lines are known, the worst of them is a bound: batches, runs
+//! * Units are looked at in the order of their best timestamp. Once `limit` lines are known, the worst of them is a bound: units, runs
 //!   and entries beyond it are passed over. Workers share the bound.
 //! * Memory: at most about twice `limit` lines per worker, plus as many as share one timestamp with the worst, up to [`MAX_TIES`].
 
 use std::cmp::Ordering as Order;
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
 use tailwater_model::{LabelSet, Labels, Timestamp};
-use tailwater_wire::node::{Direction, MatchedLine, Scanned, SelectRequest, Selected};
+use tailwater_wire::node::{Direction, MatchedLine, NodeError, Scanned, SelectRequest, Selected};
 use tailwater_wire::push::EntrySpan;
 
-use super::{Cancel, Evaluator, Source, Totals, workers};
+use super::pieces::{Look, Order as PieceOrder, Pieces, Plan};
+use super::trouble::Troubles;
+use super::wanted::Lines;
+use super::{Cancel, Evaluator, Source, Totals, Unit, workers};
 use crate::entries::{Entries, Place, Run};
 
 /// Lines beyond the limit that are kept because they tie with the worst: an earlier equal entry may still turn up and take their place.
@@ -49,34 +53,39 @@ struct Candidate {
 struct Search<'a> {
     request: &'a SelectRequest,
     seed: u64,
-    cancel: &'a Cancel,
-    /// Best first.
-    batches: Vec<Arc<Entries>>,
-    next: AtomicUsize,
+    pieces: Pieces,
     /// Lines worse than this timestamp cannot be answered.
     bound: AtomicI64,
     scanned: Totals,
 }
 
 /// See [`tailwater_wire::node::Node::select`].
-#[must_use]
-pub fn select(source: &dyn Source, request: &SelectRequest, seed: u64, cancel: &Cancel) -> Selected {
+///
+/// # Errors
+/// [`NodeError::Unavailable`] if something cannot be reached.
+pub fn select(source: &dyn Source, request: &SelectRequest, seed: u64, cancel: &Cancel) -> Result<Selected, NodeError> {
     let (start, end) = (request.start.nanos(), request.end.nanos());
     if request.limit == 0 || start >= end {
-        return Selected::default();
+        return Ok(Selected::default());
     }
-    let mut batches = source.collect((0, request.as_of), (start, end - 1));
-    match request.direction {
-        Direction::Forward => batches.sort_by_key(|b| (b.min, b.place(0))),
-        Direction::Backward => batches.sort_by_key(|b| std::cmp::Reverse((b.max, b.place(0)))),
-    }
-    let lines: u64 = batches.iter().map(|b| b.lines()).sum();
+    let times = (start, end - 1);
+    let deletions = source.deletions()?;
+    let units = source.collect((0, request.as_of), times)?;
+    let lines: u64 = units.iter().map(Unit::lines).sum();
+    let plan = Plan {
+        order: match request.direction {
+            Direction::Forward => PieceOrder::Oldest,
+            Direction::Backward => PieceOrder::Newest,
+        },
+        wanted: Arc::new(Lines { query: Arc::clone(&request.query), times }),
+        deletions,
+        detect_level: request.detect_level,
+        troubles: Troubles::new(source.log()),
+    };
     let search = Search {
         request,
         seed,
-        cancel,
-        batches,
-        next: AtomicUsize::new(0),
+        pieces: Pieces::new(units, plan, cancel),
         bound: AtomicI64::new(match request.direction {
             Direction::Forward => i64::MAX,
             Direction::Backward => i64::MIN,
@@ -92,26 +101,21 @@ impl Search<'_> {
         let mut evaluator = Evaluator::new(Arc::clone(&self.request.query), self.request.detect_level);
         let mut found = Vec::new();
         let mut looks = 0;
-        loop {
-            let next = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(batch) = self.batches.get(next) else { return found };
-            let best = match self.request.direction {
-                Direction::Forward => batch.min,
-                Direction::Backward => batch.max,
-            };
-            if self.is_beyond(best) || self.cancel.is_set() {
-                // So are all that follow.
-                return found;
+        self.pieces.work(&|best| self.is_beyond(best), &mut |look| {
+            if let Look::Entries(entries) = look {
+                self.look(entries, &mut evaluator, &mut found, &mut looks);
             }
-            self.look(batch, &mut evaluator, &mut found, &mut looks);
-        }
+            ControlFlow::Continue(())
+        });
+        found
     }
 
     fn look(&self, batch: &Entries, evaluator: &mut Evaluator, found: &mut Vec<Candidate>, looks: &mut u32) {
         let (start, end) = (self.request.start.nanos(), self.request.end.nanos());
         let last = end.saturating_sub(1);
+        let backward = self.request.direction == Direction::Backward;
         let may_match = evaluator.may_match(batch);
-        let mut scanned = Scanned { batches: 1, ..Scanned::default() };
+        let mut scanned = Scanned::default();
         for run in batch.runs.iter().filter(|run| run.overlaps(start, last)) {
             let best = match self.request.direction {
                 Direction::Forward => run.min,
@@ -126,7 +130,11 @@ impl Search<'_> {
                 scanned.bytes += bytes;
                 continue;
             }
-            for (i, entry) in batch.entries(run).iter().enumerate() {
+            let entries = batch.entries(run);
+            for number in 0..entries.len() {
+                // Mostly they lie in the order of time: so the best come first.
+                let i = if backward { entries.len() - 1 - number } else { number };
+                let entry = &entries[i];
                 if !(start..end).contains(&entry.timestamp) || self.is_beyond(entry.timestamp) {
                     continue;
                 }
@@ -136,7 +144,7 @@ impl Search<'_> {
                 *looks += 1 + entry.line_len / BYTES_OF_A_LINE;
                 if *looks >= LINES_PER_LOOK {
                     *looks = 0;
-                    if self.cancel.is_set() {
+                    if self.pieces.ends() {
                         return;
                     }
                 }
@@ -223,7 +231,7 @@ impl Search<'_> {
         time.then_with(|| a.stream_hash.cmp(&b.stream_hash)).then_with(|| a.labels_of_stream.cmp(&b.labels_of_stream))
     }
 
-    fn answer(&self, mut found: Vec<Candidate>) -> Selected {
+    fn answer(self, mut found: Vec<Candidate>) -> Result<Selected, NodeError> {
         self.sort(&mut found);
         found.truncate(self.request.limit);
         let mut text = Vec::with_capacity(found.iter().map(|c| c.line.len()).sum());
@@ -245,6 +253,8 @@ impl Search<'_> {
             };
             (matched, line)
         });
-        Selected { lines: lines.collect(), scanned: self.scanned.sum() }
+        let (mut scanned, warnings) = self.pieces.finish()?;
+        scanned += self.scanned.sum();
+        Ok(Selected { lines: lines.collect(), warnings, scanned })
     }
 }

@@ -1,15 +1,17 @@
-//! How many bytes streams hold, step by step: counted from the batches, so that the answer is exact.
+//! How many bytes streams hold, step by step: counted from batches and pages, so that the answer is exact.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use tailwater_model::{Labels, Timestamp};
-use tailwater_wire::node::{StreamVolume, VolumeRequest};
+use tailwater_wire::node::{NodeError, Partial, StreamVolume, VolumeRequest};
 
-use super::streams::for_each_run;
+use super::streams::{Held, for_each_run};
+use super::wanted::Told;
 use super::{Cancel, Source};
 
 /// When the step of a time within the range ends.
-fn end_of_step(time: i64, end: i64, step: Option<i64>) -> i64 {
+pub(super) fn end_of_step(time: i64, end: i64, step: Option<i64>) -> i64 {
     match step {
         // The end of the range belongs to the last step, also where it would begin another.
         Some(step) if time < end => {
@@ -21,23 +23,31 @@ fn end_of_step(time: i64, end: i64, step: Option<i64>) -> i64 {
 }
 
 /// See [`tailwater_wire::node::Node::volume`].
-#[must_use]
-pub fn volume(source: &dyn Source, request: &VolumeRequest, cancel: &Cancel) -> Vec<StreamVolume> {
+///
+/// # Errors
+/// [`NodeError::Unavailable`] if something cannot be reached.
+pub fn volume(
+    source: &dyn Source,
+    request: &VolumeRequest,
+    cancel: &Cancel,
+) -> Result<Partial<Vec<StreamVolume>>, NodeError> {
     let series = &request.series;
     let (start, end) = (series.start.nanos(), series.end.nanos());
     let mut streams: HashMap<u64, (Labels, BTreeMap<i64, u64>)> = HashMap::new();
-    for_each_run(source, &series.matchers, (series.start, series.end), cancel, |batch, run| {
-        let inside = batch.entries(run).iter().filter(|e| (start..=end).contains(&e.timestamp));
+    let asked = (Told::Volume(request.step), Arc::default(), false);
+    let warnings = for_each_run(source, &series.matchers, (series.start, series.end), asked, cancel, |held| {
         // Consecutive entries are mostly of one step.
         let mut current: Option<(i64, u64)> = None;
+        let stream = held.stream();
         let mut add = |step: i64, bytes: u64| {
-            let (_, steps) =
-                streams.entry(run.stream.id).or_insert_with(|| (run.stream.labels.clone(), BTreeMap::new()));
+            let (_, steps) = streams.entry(stream.id).or_insert_with(|| (stream.labels.clone(), BTreeMap::new()));
             *steps.entry(step).or_default() += bytes;
         };
-        for entry in inside {
-            let step = end_of_step(entry.timestamp, end, request.step);
-            let bytes = batch.bytes(entry);
+        let mut count = |timestamp: i64, bytes: u64| {
+            if !(start..=end).contains(&timestamp) {
+                return;
+            }
+            let step = end_of_step(timestamp, end, request.step);
             match &mut current {
                 Some((of, sum)) if *of == step => *sum += bytes,
                 _ => {
@@ -46,11 +56,21 @@ pub fn volume(source: &dyn Source, request: &VolumeRequest, cancel: &Cancel) -> 
                     }
                 }
             }
+        };
+        match &held {
+            Held::Run(batch, run) => batch.entries(run).iter().for_each(|e| count(e.timestamp, batch.bytes(e))),
+            Held::Page(page) => match &page.columns {
+                // All of it is of one step.
+                None => count(page.info.min, page.info.bytes),
+                Some(columns) => {
+                    columns.times.iter().zip(&columns.lengths).for_each(|(time, len)| count(*time, (*len).into()));
+                }
+            },
         }
         if let Some((of, sum)) = current {
             add(of, sum);
         }
-    });
+    })?;
     // A stream that was forgotten and came back has two ids.
     let mut merged: BTreeMap<Labels, BTreeMap<i64, u64>> = BTreeMap::new();
     for (labels, steps) in streams.into_values() {
@@ -63,7 +83,7 @@ pub fn volume(source: &dyn Source, request: &VolumeRequest, cancel: &Cancel) -> 
         labels,
         bytes: steps.into_iter().map(|(step, bytes)| (Timestamp(step), bytes)).collect(),
     };
-    merged.into_iter().map(volume).collect()
+    Ok(Partial { value: merged.into_iter().map(volume).collect(), warnings })
 }
 
 #[cfg(test)]

@@ -79,7 +79,7 @@ fn limited(out: &mut Vec<u8>, limit: u32) {
 
 /// Patterns, as given; their steps are in nanoseconds and answered in seconds.
 #[must_use]
-pub fn patterns(patterns: &[Pattern]) -> Vec<u8> {
+pub fn patterns(patterns: &[Pattern], warnings: &[String]) -> Vec<u8> {
     let mut out = br#"{"status":"success","data":["#.to_vec();
     for (i, pattern) in patterns.iter().enumerate() {
         if i > 0 {
@@ -101,7 +101,9 @@ pub fn patterns(patterns: &[Pattern]) -> Vec<u8> {
         }
         out.extend_from_slice(b"]}");
     }
-    out.extend_from_slice(b"]}");
+    out.push(b']');
+    super::warn(&mut out, warnings);
+    out.push(b'}');
     out
 }
 
@@ -120,7 +122,7 @@ mod tests {
         assert_eq!(text(detected_labels([])), "{}");
         assert_eq!(text(detected_fields(&[], 7)), "{}");
         assert_eq!(text(field_values(&[], 7)), "{}");
-        assert_eq!(text(patterns(&[])), r#"{"status":"success","data":[]}"#);
+        assert_eq!(text(patterns(&[], &[])), r#"{"status":"success","data":[]}"#);
     }
 
     #[test]
@@ -145,7 +147,7 @@ mod tests {
             samples: samples.to_vec(),
         };
         assert_eq!(
-            text(patterns(&[pattern("info", &[(-1, 1), (2_500_000_000, 3)]), pattern("", &[])])),
+            text(patterns(&[pattern("info", &[(-1, 1), (2_500_000_000, 3)]), pattern("", &[])], &[])),
             concat!(
                 r#"{"status":"success","data":[{"pattern":"a <_>","level":"info","samples":[[-1,1],[2,3]]},"#,
                 r#"{"pattern":"a <_>","samples":[]}]}"#,

@@ -274,19 +274,20 @@ fn seconds(out: &mut Vec<u8>, time: Timestamp) {
 
 /// Names of labels or values of one, as given.
 #[must_use]
-pub fn labels<S: AsRef<str>>(values: &[S]) -> Vec<u8> {
+pub fn labels<S: AsRef<str>>(values: &[S], warnings: &[String]) -> Vec<u8> {
     let mut out = br#"{"status":"success""#.to_vec();
     if !values.is_empty() {
         out.extend_from_slice(br#","data":"#);
         text::strings(&mut out, values.iter().map(AsRef::as_ref));
     }
+    warn(&mut out, warnings);
     out.push(b'}');
     out
 }
 
 /// Streams, in the order given.
 #[must_use]
-pub fn series(streams: &[Labels]) -> Vec<u8> {
+pub fn series(streams: &[Labels], warnings: &[String]) -> Vec<u8> {
     let mut out = br#"{"status":"success","data":["#.to_vec();
     for (i, labels) in streams.iter().enumerate() {
         if i > 0 {
@@ -294,7 +295,9 @@ pub fn series(streams: &[Labels]) -> Vec<u8> {
         }
         text::object(&mut out, labels.iter());
     }
-    out.extend_from_slice(b"]}");
+    out.push(b']');
+    warn(&mut out, warnings);
+    out.push(b'}');
     out
 }
 

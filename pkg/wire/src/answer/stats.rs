@@ -1,11 +1,13 @@
 //! The statistics of a query as Loki shows them (contract, Loki API §4.4).
 //!
-//! The shape is whole, because clients decode it whole. What this service does not have (caches, an index of chunks, a scheduler)
-//! counts zero, which is the truth.
+//! The shape is whole, because clients decode it whole. A page of a block is what Loki calls a chunk. What this service does not have (a
+//! cache of results, a scheduler) counts zero, which is the truth. What Loki has no word for is in an object of its own, `tailwater`.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
+
+use crate::node::BlocksScanned;
 
 /// What a query cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +28,8 @@ pub struct Stats {
     pub nodes: u64,
     /// Batches of their logs that were looked at.
     pub batches: u64,
+    /// What was looked at in blocks.
+    pub blocks: BlocksScanned,
 }
 
 impl Stats {
@@ -50,6 +54,11 @@ impl Stats {
             "logResult",
             "taskResult",
         ];
+        let BlocksScanned { blocks, pages, pruned_by_streams, pruned_by_fields, pruned_by_grams, .. } = self.blocks;
+        let BlocksScanned { fetched_bytes, fetch_nanos, cache_hits, .. } = self.blocks;
+        let all_pages = pages + pruned_by_streams + pruned_by_fields + pruned_by_grams;
+        let mut parts: Value = caches.iter().map(|name| ((*name).to_owned(), cache.clone())).collect();
+        parts["chunk"]["entriesFound"] = cache_hits.into();
         let stats = json!({
             "summary": {
                 "bytesProcessedPerSecond": per_second(self.bytes),
@@ -73,29 +82,40 @@ impl Stats {
                 "totalLinesSent": self.returned,
                 "store": self.store(),
             },
-            "cache": caches.iter().map(|name| ((*name).to_owned(), cache.clone())).collect::<Value>(),
+            "cache": parts,
             "index": {
-                "totalChunks": 0, "postFilterChunks": 0, "shardsDuration": 0, "usedBloomFilters": false,
-                "totalStreams": 0, "chunkRefsLookupTime": 0, "bloomFilterTime": 0,
+                "totalChunks": all_pages, "postFilterChunks": all_pages - pruned_by_streams, "shardsDuration": 0,
+                "usedBloomFilters": false, "totalStreams": 0, "chunkRefsLookupTime": 0, "bloomFilterTime": 0,
+            },
+            "tailwater": {
+                "blocks": blocks,
+                "pages": pages,
+                "pagesPrunedByStreams": pruned_by_streams,
+                "pagesPrunedByFields": pruned_by_fields,
+                "pagesPrunedByGrams": pruned_by_grams,
+                "fetchedBytes": fetched_bytes,
+                "fetchTime": Duration::from_nanos(fetch_nanos).as_secs_f64(),
+                "cacheHits": cache_hits,
             },
         });
         out.extend_from_slice(stats.to_string().as_bytes());
     }
 
-    /// What was looked at in memory.
+    /// What was looked at in memory (the head chunks) and in blocks.
     fn store(&self) -> Value {
+        let blocks = &self.blocks;
         json!({
-            "totalChunksRef": 0,
-            "totalChunksDownloaded": 0,
-            "chunksDownloadTime": 0,
+            "totalChunksRef": blocks.pages + blocks.pruned_by_fields + blocks.pruned_by_grams,
+            "totalChunksDownloaded": blocks.pages,
+            "chunksDownloadTime": blocks.fetch_nanos,
             "queryReferencedStructuredMetadata": false,
             "queryUsedV2Engine": false,
             "chunk": {
-                "headChunkBytes": self.bytes,
-                "headChunkLines": self.lines,
-                "decompressedBytes": 0,
-                "decompressedLines": 0,
-                "compressedBytes": 0,
+                "headChunkBytes": self.bytes.saturating_sub(blocks.decompressed_bytes),
+                "headChunkLines": self.lines.saturating_sub(blocks.lines),
+                "decompressedBytes": blocks.decompressed_bytes,
+                "decompressedLines": blocks.lines,
+                "compressedBytes": blocks.compressed_bytes,
                 "totalDuplicates": 0,
                 "postFilterLines": self.matched,
                 "headChunkStructuredMetadataBytes": 0,

@@ -118,11 +118,13 @@ fn samples_are_seconds_and_text() {
 
 #[test]
 fn small_answers() {
-    assert_eq!(labels::<&str>(&[]), br#"{"status":"success"}"#);
-    assert_eq!(labels(&["a", "b\""]), br#"{"status":"success","data":["a","b\""]}"#);
-    assert_eq!(series(&[]), br#"{"status":"success","data":[]}"#);
+    assert_eq!(labels::<&str>(&[], &[]), br#"{"status":"success"}"#);
+    assert_eq!(labels(&["a", "b\""], &[]), br#"{"status":"success","data":["a","b\""]}"#);
+    assert_eq!(labels::<&str>(&[], &["w".into()]), br#"{"status":"success","warnings":["w"]}"#);
+    assert_eq!(series(&[], &[]), br#"{"status":"success","data":[]}"#);
+    assert_eq!(series(&[], &["w".into()]), br#"{"status":"success","data":[],"warnings":["w"]}"#);
     assert_eq!(
-        read(&series(&[labels_of(&[("a", "b")]), labels_of(&[])])),
+        read(&series(&[labels_of(&[("a", "b")]), labels_of(&[])], &[])),
         json!({"status": "success", "data": [{"a": "b"}, {}]})
     );
     let stats = crate::node::Stats { streams: 1, chunks: 2, bytes: 3, entries: 4 };

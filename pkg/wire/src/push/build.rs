@@ -189,7 +189,31 @@ where
         }
         push.end_stream(labels.as_bytes())?;
     }
-    snap::raw::Encoder::new().compress_vec(&push.finish().body).map_err(|e| Error::TooLarge(e.to_string().into()))
+    pack(&push.finish())
+}
+
+/// The push as a body for `application/x-protobuf`: its protobuf form, snappy-compressed.
+///
+/// # Errors
+/// [`Error::TooLarge`] for more than a push can hold.
+pub fn pack(push: &Push) -> Result<Vec<u8>, Error> {
+    snap::raw::Encoder::new().compress_vec(&push.body).map_err(|e| Error::TooLarge(e.to_string().into()))
+}
+
+/// A push with some entries of another: streams of (label text, entries of `push`), encoded anew.
+///
+/// # Errors
+/// [`Error::TooLarge`] for more than a push can hold.
+pub fn extract<'a>(push: &Push, streams: impl IntoIterator<Item = (&'a [u8], &'a [EntrySpan])>) -> Result<Push, Error> {
+    let mut some = Builder::with_capacity(push.body.len());
+    for (labels, entries) in streams {
+        some.begin_stream();
+        for entry in entries {
+            some.entry(entry.timestamp, push.line(entry), push.metadata(entry))?;
+        }
+        some.end_stream(labels)?;
+    }
+    Ok(some.finish())
 }
 
 fn varint(out: &mut Vec<u8>, mut value: u64) {

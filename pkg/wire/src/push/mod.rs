@@ -15,9 +15,9 @@ mod read;
 use bytes::Bytes;
 
 pub(crate) use self::build::Builder;
-pub use self::build::{Outgoing, encode};
+pub use self::build::{Outgoing, encode, extract, pack};
 pub use self::decode::decode;
-pub use self::read::{Kind, read};
+pub use self::read::{Kind, is_packed, read, unpack};
 
 /// Most streams, entries or pairs of metadata of one push, each. A push within the body caps that exceeds this is nothing but empty records.
 pub const MAX_RECORDS: usize = 1 << 22;

@@ -45,6 +45,21 @@ pub fn read(
     match (media_type.as_str(), kind) {
         ("application/json", Kind::V1) => json::read(&body),
         ("application/json", Kind::Legacy) => legacy::read(&body),
-        _ => decode(compress::snappy(&body, caps)?),
+        _ => unpack(&body, caps),
     }
+}
+
+/// Whether a body of these headers that [`read`] accepts is what [`super::pack`] makes: protobuf in snappy and nothing around it.
+#[must_use]
+pub fn is_packed(content_type: Option<&str>, content_encoding: Option<&str>) -> bool {
+    matches!(content_encoding.unwrap_or_default(), "" | "snappy")
+        && media::parse(content_type.unwrap_or_default()).is_ok_and(|media_type| media_type != "application/json")
+}
+
+/// Reads what [`super::pack`] has made, or a body that [`is_packed`].
+///
+/// # Errors
+/// [`Error::Malformed`] and [`Error::TooLarge`], as [`read`].
+pub fn unpack(packed: &[u8], caps: &Caps) -> Result<Push, Error> {
+    decode(compress::snappy(packed, caps)?)
 }

@@ -1,0 +1,338 @@
+//! Who was promised what: every line that was pushed, whether it was acknowledged, and a judgement of what came back. Knows nothing
+//! of the server.
+//!
+//! A line is (tenant, part, number); a part is a stream `{app="load", part="…"}` of one pusher, its lines are numbered from 0 and
+//! their timestamps never fall. The text of a line follows from its name and the seed, so what comes back is compared byte for byte
+//! although no text is kept. What must hold:
+//! * every acknowledged line comes back once, under its labels, with its timestamp and its structured metadata;
+//! * a line that was sent but not acknowledged (the server died, or refused it) comes back at most once;
+//! * nothing else comes back;
+//! * lines under the same labels come in the order of their numbers, or in the reverse if asked so, also where timestamps are equal.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use crate::checker::Verdict;
+use crate::client::Line;
+use crate::lines::Numbers;
+use crate::push::{Batch, Entry};
+use crate::tail::Delivered;
+
+/// Most lines of a part that bear one timestamp; pages of a query must be larger than all parts together may need.
+const EQUAL_MAX: usize = 20;
+
+/// One line in so many has structured metadata.
+const METADATA_EVERY: usize = 16;
+
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    timestamp: i64,
+    acknowledged: bool,
+}
+
+/// Everything that was pushed.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    seed: u64,
+    parts: BTreeMap<(String, String), Vec<Sent>>,
+}
+
+/// The lines of one push.
+#[derive(Clone, Debug)]
+pub struct Receipt(Vec<((String, String), Range<usize>)>);
+
+/// A line as something delivered it.
+pub trait Seen {
+    /// Labels, timestamp, text.
+    fn seen(&self) -> (&str, i64, &str);
+}
+
+impl Seen for Line {
+    fn seen(&self) -> (&str, i64, &str) {
+        (&self.labels, self.timestamp, &self.line)
+    }
+}
+
+impl Seen for Delivered {
+    fn seen(&self) -> (&str, i64, &str) {
+        (&self.labels, self.timestamp, &self.line)
+    }
+}
+
+/// What of a delivery is judged.
+#[derive(Clone, Debug)]
+pub struct Scope<'a> {
+    /// The timestamps that the reader asked for.
+    pub time: Range<i64>,
+    /// The parts that the reader selects: those whose name begins so.
+    pub part: &'a str,
+    /// Newest first.
+    pub backward: bool,
+}
+
+impl Scope<'_> {
+    /// Everything, oldest first.
+    pub const ALL: Self = Self { time: i64::MIN..i64::MAX, part: "", backward: false };
+}
+
+impl Ledger {
+    /// Nothing pushed yet.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
+        Self { seed, parts: BTreeMap::new() }
+    }
+
+    /// A push of `count` new lines to each of these parts, at `at` or as soon after as the order of a part allows; recorded as sent.
+    pub fn push(
+        &mut self,
+        tenant: &str,
+        parts: &[(&str, i64)],
+        count: usize,
+        numbers: &mut Numbers,
+    ) -> (Batch, Receipt) {
+        let mut batch = Batch::new();
+        let mut receipt = Vec::new();
+        for &(part, at) in parts {
+            let name = (tenant.to_owned(), part.to_owned());
+            let lines = self.parts.entry(name.clone()).or_default();
+            let first = lines.len();
+            let mut last = lines.last().map_or(i64::MIN, |line| line.timestamp);
+            let labels = labels(part);
+            for number in first..first + count {
+                // Sometimes as the line before, but not in a run that is longer than allowed.
+                let run = number % EQUAL_MAX != 0 && numbers.below(4) == 0;
+                last = if run && last != i64::MIN { last } else { at.max(last.saturating_add(1)) };
+                lines.push(Sent { timestamp: last, acknowledged: false });
+                let metadata = if number % METADATA_EVERY == 0 {
+                    vec![("number".to_owned(), number.to_string())]
+                } else {
+                    Vec::new()
+                };
+                let line = text(self.seed, tenant, part, number).into_bytes();
+                batch = batch.entry(&labels, Entry { timestamp: last, line, metadata });
+            }
+            receipt.push((name, first..first + count));
+        }
+        (batch, Receipt(receipt))
+    }
+
+    /// Records that a push was acknowledged.
+    ///
+    /// # Panics
+    /// If it is not a push of this ledger.
+    pub fn acknowledge(&mut self, receipt: &Receipt) {
+        for (name, lines) in &receipt.0 {
+            let part = self.parts.get_mut(name).expect("a receipt of this ledger");
+            part[lines.clone()].iter_mut().for_each(|line| line.acknowledged = true);
+        }
+    }
+
+    /// The tenants that pushed.
+    #[must_use]
+    pub fn tenants(&self) -> Vec<&str> {
+        let mut tenants: Vec<_> = self.parts.keys().map(|(tenant, _)| tenant.as_str()).collect();
+        tenants.dedup();
+        tenants
+    }
+
+    /// How many lines were sent, and how many of them were acknowledged.
+    #[must_use]
+    pub fn counts(&self) -> (usize, usize) {
+        let lines = self.parts.values().flatten();
+        (lines.clone().count(), lines.filter(|line| line.acknowledged).count())
+    }
+
+    /// The timestamps of a tenant's acknowledged lines, by part.
+    pub fn acknowledged(&self, tenant: &str) -> impl Iterator<Item = (&str, i64)> {
+        let parts = self.parts.iter().filter(move |((of, _), _)| of == tenant);
+        parts.flat_map(|((_, part), lines)| {
+            lines.iter().filter(|line| line.acknowledged).map(|line| (part.as_str(), line.timestamp))
+        })
+    }
+
+    /// Judges what a reader of `tenant` got.
+    ///
+    /// # Panics
+    /// Never on what a server sends.
+    pub fn judge<S: Seen>(&self, tenant: &str, delivered: &[S], scope: &Scope<'_>) -> Verdict {
+        let mut verdict = Verdict::default();
+        let mut counts: BTreeMap<&str, Vec<bool>> = BTreeMap::new();
+        let mut newest: BTreeMap<&str, usize> = BTreeMap::new();
+        let wanted = |part: &str, line: &Sent| part.starts_with(scope.part) && scope.time.contains(&line.timestamp);
+        for ((of, part), lines) in &self.parts {
+            if of == tenant {
+                counts.insert(part, vec![false; lines.len()]);
+            }
+        }
+        for line in delivered {
+            let (labels, timestamp, text) = line.seen();
+            let told = || format!("{labels} {timestamp} {}", text.chars().take(100).collect::<String>());
+            let known = self.known(tenant, labels, timestamp, text);
+            let Some((part, number)) = known.filter(|(part, _)| part.starts_with(scope.part)) else {
+                verdict.phantom.push(told());
+                continue;
+            };
+            if !scope.time.contains(&timestamp) {
+                verdict.phantom.push(format!("outside of the time asked for: {}", told()));
+                continue;
+            }
+            let seen = &mut counts.get_mut(part).expect("a known line has a known part")[number];
+            if std::mem::replace(seen, true) {
+                verdict.duplicated.push(told());
+                continue;
+            }
+            verdict.delivered += 1;
+            if let Some(before) = newest.insert(labels, number)
+                && (before < number) == scope.backward
+            {
+                verdict.disordered.push(format!("{} after number {before}", told()));
+            }
+        }
+        for (part, seen) in counts {
+            let lines = &self.parts[&(tenant.to_owned(), part.to_owned())];
+            for (number, line) in lines.iter().enumerate() {
+                if line.acknowledged && wanted(part, line) && !seen[number] {
+                    verdict.lost.push(format!("part={part} number={number} timestamp={}", line.timestamp));
+                }
+            }
+        }
+        verdict
+    }
+
+    /// Fails unless `delivered` is what a reader of `tenant` should get; `when` is part of the message.
+    ///
+    /// # Panics
+    /// Then, with the verdict.
+    pub fn assert_exact<S: Seen>(&self, when: &str, tenant: &str, delivered: &[S], scope: &Scope<'_>) {
+        let verdict = self.judge(tenant, delivered, scope);
+        assert!(verdict.is_clean(), "{when}, tenant {tenant}, {scope:?}: {verdict}");
+    }
+
+    /// The part and the number of a line, if it was pushed just so.
+    fn known(&self, tenant: &str, labels: &str, timestamp: i64, text: &str) -> Option<(&str, usize)> {
+        let (part, rest) = text.strip_prefix("part=")?.split_once(" n=")?;
+        let number: usize = rest.split(' ').next()?.parse().ok()?;
+        let ((_, part), lines) = self.parts.get_key_value(&(tenant.to_owned(), part.to_owned()))?;
+        let bears = |name: &str, value: &str| labels.contains(&format!("{name}={value:?}"));
+        let metadata = !number.is_multiple_of(METADATA_EVERY) || bears("number", &number.to_string());
+        let same = lines.get(number)?.timestamp == timestamp && text == self::text(self.seed, tenant, part, number);
+        (same && metadata && bears("app", "load") && bears("part", part)).then_some((part, number))
+    }
+}
+
+/// The labels of a part.
+#[must_use]
+pub fn labels(part: &str) -> String {
+    format!("{{app=\"load\", part={part:?}}}")
+}
+
+/// The text of a line: mostly short, a few of many kilobytes.
+fn text(seed: u64, tenant: &str, part: &str, number: usize) -> String {
+    const WORDS: [&str; 16] = [
+        "level=info",
+        "level=error",
+        "GET",
+        "POST",
+        "/api/v1/items",
+        "status=200",
+        "status=503",
+        "took=12ms",
+        "\"quoted\"",
+        "back\\slash",
+        "ümläut",
+        "日本語",
+        "user=alice",
+        "{\"a\":1}",
+        "retry",
+        "\t",
+    ];
+    let mut state = seed ^ number as u64;
+    for byte in tenant.bytes().chain(part.bytes()) {
+        state = Numbers::new(state ^ u64::from(byte)).next();
+    }
+    let mut numbers = Numbers::new(state);
+    let words = match numbers.below(64) {
+        0 => 500,
+        1 => 0,
+        _ => 4 + numbers.below(30),
+    };
+    let mut line = format!("part={part} n={number} of={tenant}");
+    for _ in 0..words {
+        line.push(' ');
+        line.push_str(WORDS[numbers.below(WORDS.len() as u64) as usize]);
+        if numbers.below(4) == 0 {
+            line.push_str(&format!("{:x}", numbers.next()));
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Forty acknowledged lines of two parts and ten that were only sent, as a perfect server would give them.
+    fn pushed() -> (Ledger, Vec<Line>) {
+        let mut ledger = Ledger::new(7);
+        let mut numbers = Numbers::new(7);
+        let mut all = Vec::new();
+        for (count, acknowledged) in [(20, true), (5, false)] {
+            let (batch, receipt) = ledger.push("t", &[("a", 1_000), ("b", 1_000)], count, &mut numbers);
+            if acknowledged {
+                ledger.acknowledge(&receipt);
+            }
+            for (labels, entries) in batch.streams {
+                for entry in entries {
+                    let metadata: Vec<_> = entry.metadata.iter().map(|(n, v)| format!(", {n}={v:?}")).collect();
+                    let labels = format!("{}{}}}", labels.trim_end_matches('}'), metadata.concat());
+                    let line = String::from_utf8(entry.line).unwrap();
+                    all.push(Line { labels, timestamp: entry.timestamp, line });
+                }
+            }
+        }
+        (ledger, all)
+    }
+
+    #[test]
+    fn what_was_pushed_is_clean_with_and_without_what_was_not_acknowledged() {
+        let (ledger, all) = pushed();
+        assert_eq!((ledger.counts(), ledger.tenants()), ((50, 40), vec!["t"]));
+        ledger.assert_exact("all", "t", &all, &Scope::ALL);
+        ledger.assert_exact("acknowledged", "t", &all[..40], &Scope::ALL);
+        let reverse: Vec<_> = all.iter().rev().cloned().collect();
+        ledger.assert_exact("reverse", "t", &reverse, &Scope { backward: true, ..Scope::ALL });
+        assert!(!ledger.judge("t", &reverse, &Scope::ALL).disordered.is_empty());
+    }
+
+    #[test]
+    fn each_defect_is_named() {
+        let (ledger, all) = pushed();
+        let mut bad = all.clone();
+        bad[3].timestamp += 1;
+        bad[4].line.push('x');
+        bad[16].labels = bad[15].labels.clone();
+        bad.remove(7);
+        bad.push(all[9].clone());
+        let verdict = ledger.judge("t", &bad, &Scope::ALL);
+        let counts = [&verdict.lost, &verdict.duplicated, &verdict.phantom].map(Vec::len);
+        assert_eq!(counts, [4, 1, 3], "{verdict}");
+        let verdict = ledger.judge("other", &all, &Scope::ALL);
+        assert_eq!((verdict.phantom.len(), verdict.lost.len()), (50, 0), "lines of another tenant");
+        bad = all;
+        bad.swap(17, 18);
+        assert_eq!(ledger.judge("t", &bad, &Scope::ALL).disordered.len(), 1);
+    }
+
+    #[test]
+    fn a_scope_says_what_must_come() {
+        let (ledger, all) = pushed();
+        let of_b: Vec<_> = all.iter().filter(|line| line.labels.contains("part=\"b\"")).cloned().collect();
+        ledger.assert_exact("one part", "t", &of_b, &Scope { part: "b", ..Scope::ALL });
+        assert!(!ledger.judge("t", &all, &Scope { part: "b", ..Scope::ALL }).phantom.is_empty());
+        let time = all[5].timestamp..all[15].timestamp;
+        let some: Vec<_> = all.iter().filter(|line| time.contains(&line.timestamp)).cloned().collect();
+        let scope = Scope { time, ..Scope::ALL };
+        ledger.assert_exact("a time", "t", &some, &scope);
+        assert!(!ledger.judge("t", &all, &scope).phantom.is_empty());
+    }
+}

@@ -1,0 +1,45 @@
+//! Everything a tenant has: blocks, the write-ahead log, and memory.
+//!
+//! A search looks at blocks up to the boundary and at the log after it (docs/adr/0009-one-boundary.md). The boundary is taken first, then
+//! the catalog is asked: it lists everything up to there, and what it lists beyond is passed over by position.
+
+use std::sync::Arc;
+
+use tailwater_model::LogId;
+use tailwater_store::deletes::Deletion;
+use tailwater_store::history::History;
+use tailwater_store::scan::{Source, Unit};
+use tailwater_wire::node::NodeError;
+
+use crate::log::{Account, ArrivalLog};
+
+/// See the module's words.
+pub(crate) struct Everything {
+    pub(crate) log: Arc<ArrivalLog>,
+    pub(crate) account: Arc<Account>,
+    /// The blocks; none where lines are in memory only.
+    pub(crate) history: Option<History>,
+}
+
+impl Source for Everything {
+    fn log(&self) -> LogId {
+        self.log.id()
+    }
+
+    fn collect(&self, positions: (u64, u64), times: (i64, i64)) -> Result<Vec<Unit>, NodeError> {
+        let look = self.log.look(&self.account, positions, times);
+        let Some(history) = &self.history else { return Ok(look.units) };
+        let after = positions.0;
+        if after > 0 && after >= look.boundary {
+            return Ok(look.units);
+        }
+        let mut units = history.units(&self.account.tenant, times, (self.log.id(), look.boundary), positions)?;
+        units.extend(look.units);
+        Ok(units)
+    }
+
+    fn deletions(&self) -> Result<Arc<[Deletion]>, NodeError> {
+        let Some(history) = &self.history else { return Ok(Arc::default()) };
+        history.deletions(&self.account.tenant, self.log.id())
+    }
+}

@@ -1,0 +1,206 @@
+//! What survives a restart, put together: the ingester on its write-ahead log, the object store, the catalog of blocks.
+//!
+//! The store need not answer for the server to start: what is pushed goes into the log, and queries that need blocks say that they
+//! cannot be had. A log that cannot be opened, or a configuration that cannot work, is an error.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use tailwater_ingester::{Ingester, PagerConfig};
+use tailwater_model::{Clock, TenantLimits};
+use tailwater_store::catalog::{Catalog, Refresh};
+use tailwater_store::deletes::Deletes;
+use tailwater_store::history::History;
+use tailwater_store::housekeeping::{Housekeeping, Settings};
+use tailwater_store::objects::{self, Objects};
+use tailwater_store::wal::{self, SyncPolicy};
+use tokio::runtime::Handle;
+
+use crate::config::WalSync;
+use crate::{Config, Error};
+
+/// How long the process waits for the pager and housekeeping to end the step they are at when it goes down.
+const STOP: Duration = Duration::from_secs(10);
+
+/// The parts that keep lines.
+pub(crate) struct Storage {
+    pub(crate) ingester: Arc<Ingester>,
+    /// None where lines are in memory only, or where nothing is deleted on request.
+    pub(crate) deletes: Option<Arc<Deletes>>,
+    /// None where lines are in memory only.
+    kept: Option<Kept>,
+}
+
+/// What puts lines into blocks, and looks after these.
+struct Kept {
+    catalog: Arc<Catalog>,
+    pager: PagerConfig,
+    housekeeping: Arc<Housekeeping>,
+}
+
+impl Storage {
+    /// Opens the write-ahead log and the store.
+    ///
+    /// # Errors
+    /// The log cannot be opened, the url of the store cannot work.
+    pub(crate) async fn open(
+        config: &Config,
+        limits: &Arc<dyn TenantLimits>,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Self, Error> {
+        let mebibytes = |n: u32| u64::from(n) << 20;
+        let log_memory_bytes = usize::try_from(mebibytes(config.ingester.log_memory_mb)).unwrap_or(usize::MAX);
+        let durable = config.ingester.wal.enabled;
+        let wal = durable.then(|| wal(config));
+        let settings = tailwater_ingester::Config { log_memory_bytes, wal };
+        let (own_limits, own_clock) = (Arc::clone(limits), Arc::clone(clock));
+        let opened = tokio::task::spawn_blocking(move || Ingester::open(settings, own_limits, own_clock)).await;
+        let ingester = opened.map_err(|error| Error::Storage(error.to_string()))??;
+        if !durable {
+            return Ok(Self { ingester, deletes: None, kept: None });
+        }
+        let objects = Objects::open(&config.storage_url(), &options(config))?;
+        tracing::info!(wal = %config.wal_dir().display(), store = objects.url(), "lines are kept");
+        let catalog = Arc::new(Catalog::new(objects.clone(), Refresh::Exclusive));
+        let cancel_period = config.compactor.delete_request_cancel_period;
+        let requests = Arc::new(Deletes::new(objects.clone(), Arc::clone(clock), cancel_period));
+        let deletes = config.compactor.retention_enabled.then(|| Arc::clone(&requests));
+        let cache_bytes = usize::try_from(mebibytes(config.storage.cache_mb)).unwrap_or(usize::MAX);
+        let history = History::new(Arc::clone(&catalog), deletes.clone(), cache_bytes, Handle::current());
+        ingester.attach(history);
+        let pager = PagerConfig {
+            target_block_bytes: mebibytes(config.ingester.target_block_mb),
+            max_block_age: config.ingester.max_block_age,
+            ..PagerConfig::default()
+        };
+        let settings = Settings {
+            interval: config.compactor.compaction_interval,
+            delete_delay: config.compactor.retention_delete_delay,
+            max_bytes: config.storage.max_bytes,
+            retention: config.compactor.retention_enabled,
+            ..Settings::default()
+        };
+        let of_log = Arc::clone(&ingester);
+        let settled = Arc::new(move || of_log.in_blocks_until());
+        let (limits, clock) = (Arc::clone(limits), Arc::clone(clock));
+        let housekeeping = Housekeeping::new(Arc::clone(&catalog), requests, limits, settled, settings, clock);
+        let kept = Kept { catalog, pager, housekeeping: Arc::new(housekeeping) };
+        Ok(Self { ingester, deletes, kept: Some(kept) })
+    }
+
+    /// Adds the metrics of what looks after blocks.
+    pub(crate) fn register_metrics(&self, registry: &mut Registry) {
+        if let Some(kept) = &self.kept {
+            kept.housekeeping.register_metrics(registry);
+            kept.catalog.register(registry);
+            kept.catalog.objects().register(registry);
+        }
+    }
+
+    /// Takes back what the log holds, and begins to put lines into blocks; the ingester is ready then. Not waited for: until it is done the
+    /// server says that it is starting.
+    pub(crate) fn recover(&self) {
+        let Some(Kept { catalog, pager, housekeeping }) = &self.kept else { return };
+        let (ingester, catalog, pager) = (Arc::clone(&self.ingester), Arc::clone(catalog), *pager);
+        let housekeeping = Arc::clone(housekeeping);
+        tokio::spawn(async move {
+            let recovering = Arc::clone(&ingester);
+            match tokio::task::spawn_blocking(move || recovering.recover()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    return tracing::error!(%error, "the write-ahead log cannot be read, so the server does not become ready");
+                }
+                Err(error) => return tracing::error!(%error, "the recovery ended early"),
+            }
+            ingester.start_pager(Arc::clone(&catalog), pager);
+            match catalog.load().await {
+                Ok(found) => {
+                    let (tenants, days) = (found.tenants, found.days);
+                    tracing::info!(tenants, days, "read the catalog of blocks");
+                    for error in found.corrupt {
+                        tracing::error!(%error, "a part of the catalog is lost, answers are partial");
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "the store cannot be reached yet"),
+            }
+            housekeeping.start();
+        });
+    }
+
+    /// Puts everything into blocks that was accepted by now. Nothing to do where lines are in memory only.
+    ///
+    /// # Errors
+    /// Why it could not be done. Nothing is lost.
+    pub(crate) async fn flush(&self) -> Result<(), String> {
+        if self.kept.is_none() {
+            return Ok(());
+        }
+        if self.ingester.recovering().is_some() {
+            return Err("the server is starting".to_owned());
+        }
+        self.ingester.flush().await.map_err(|error| error.to_string())
+    }
+
+    /// Ends the log in good order, once nothing is pushed any more. `flush`: put everything into blocks first.
+    pub(crate) async fn close(&self, flush: bool) {
+        let Some(kept) = &self.kept else { return };
+        if flush && let Err(error) = self.flush().await {
+            tracing::warn!(error, "not everything could be put into blocks; it stays in the write-ahead log");
+        }
+        let stop = async {
+            self.ingester.stop_pager().await;
+            kept.housekeeping.stop().await;
+        };
+        let _timeout = tokio::time::timeout(STOP, stop).await;
+        if self.ingester.recovering().is_some() {
+            return;
+        }
+        let ingester = Arc::clone(&self.ingester);
+        match tokio::task::spawn_blocking(move || ingester.end()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the write-ahead log was not closed in good order"),
+            Err(error) => tracing::warn!(%error, "the write-ahead log was not closed in good order"),
+        }
+    }
+}
+
+/// Opens the store of a configuration for reading, also beside a server that uses it.
+///
+/// # Errors
+/// The url cannot work, or there is no such folder.
+pub fn open_storage_read_only(config: &Config) -> Result<Objects, Error> {
+    Ok(Objects::open_read_only(&config.storage_url(), &options(config))?)
+}
+
+fn wal(config: &Config) -> wal::Config {
+    let settings = &config.ingester.wal;
+    let mebibytes = |n: u32| u64::from(n) << 20;
+    wal::Config {
+        dir: config.wal_dir(),
+        sync: match settings.sync {
+            WalSync::Os => SyncPolicy::Os,
+            WalSync::Interval => SyncPolicy::Interval(settings.sync_interval),
+            WalSync::Always => SyncPolicy::Always,
+        },
+        segment_bytes: mebibytes(settings.segment_mb),
+        keep_bytes: mebibytes(settings.keep_mb),
+        max_bytes: mebibytes(settings.max_mb),
+    }
+}
+
+fn options(config: &Config) -> objects::Options {
+    let s3 = &config.storage.s3;
+    let set = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let defaults = objects::Options::default();
+    objects::Options {
+        endpoint: set(&s3.endpoint),
+        region: set(&s3.region),
+        access_key_id: set(&s3.access_key_id),
+        secret_access_key: set(s3.secret_access_key.reveal()).map(objects::Secret),
+        allow_http: s3.allow_http,
+        path_style: s3.force_path_style,
+        timing: objects::Timing { attempt: config.storage.request_timeout, ..defaults.timing },
+        concurrency: defaults.concurrency,
+    }
+}

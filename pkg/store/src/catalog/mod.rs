@@ -1,0 +1,542 @@
+//! The catalog: which blocks there are.
+//!
+//! The truth is one object per tenant and day, `<tenant>/<day>/manifest.json`, which lists the day's blocks and, per arrival log, up to which
+//! batch the lines of the day are in blocks (`covered`). `<tenant>/tenant.json` lists the days. Both are only ever replaced on the condition
+//! that they are still what was read. docs/formats/catalog.md has the formats.
+//!
+//! Invariants:
+//! * A block is in the catalog if and only if a manifest lists it; an object that no manifest lists is garbage, or about to be listed.
+//! * A day is in `tenant.json` before its manifest lists a block. So queries find all days without listing the storage, which is done at the
+//!   start ([`Catalog::load`]) and by housekeeping alone.
+//! * A change is made whole or not at all: blocks added, blocks removed, and `covered`, in one replacement. Of two changes that remove the
+//!   same block one is refused ([`Committed::Gone`]), so two compactions never both win. `covered` moves only from the value that the change
+//!   expects ([`Committed::Stale`]), so no line is brought in twice: after a crash the pager reads [`Catalog::covered`], leaves out what is
+//!   in already, and expects that value.
+//! * Every replacement has a new `change` id, so no content ever comes back, and a write whose answer was lost is recognised.
+//!
+//! After an error of [`Catalog::commit`] the change may have been made, or be made yet. The same change may be tried again: if it was made,
+//! the answer is [`Committed::Done`]. Objects of blocks may be deleted only when [`Catalog::manifest_now`] does not list them, and, of blocks
+//! that were to be added, when no attempt to add them is under way any more: that is housekeeping's, some time later.
+//!
+//! Memory: days and tenants are cached within [`CACHED_DAYS`], [`CACHED_BLOCKS`] and [`CACHED_TENANTS`]; what does not fit is read again.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{StreamExt, iter};
+use prometheus_client::registry::Registry;
+use tailwater_model::{LogId, TenantId};
+
+use crate::Error;
+use crate::objects::{Objects, Version};
+
+mod change;
+mod day;
+mod manifest;
+mod metrics;
+pub mod names;
+mod slots;
+#[cfg(test)]
+mod tests;
+
+pub use change::{Advance, Change, Committed};
+pub use day::{Day, DayError};
+pub use manifest::{BlockMeta, Covered, Days, Manifest, Removed, VERSION};
+
+use manifest::{Document, Fault, Owner};
+use metrics::Metrics;
+use slots::{Fetched, Held, Slot, Slots};
+
+/// Most days whose manifests are in memory.
+pub const CACHED_DAYS: usize = 4096;
+
+/// Most blocks in them, some 300 bytes each.
+pub const CACHED_BLOCKS: usize = 200_000;
+
+/// Most tenants whose days are in memory, those that have none included.
+pub const CACHED_TENANTS: usize = 10_000;
+
+/// Most objects of the catalog that one call reads at once.
+const READS_AT_ONCE: usize = 16;
+
+/// How often a change is tried while others change the same object. Each time one of them succeeds.
+const ATTEMPTS_MAX: u32 = 64;
+
+/// The pause after losing a race, on average, grows from this …
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+
+/// … to this.
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+
+/// Who else writes to the storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refresh {
+    /// Nobody. What was read or written once is known.
+    Exclusive,
+    /// Others, too: what was read longer ago is asked for again.
+    Shared {
+        /// How old what a query sees may be.
+        max_age: Duration,
+    },
+}
+
+/// The blocks of all tenants. Whoever shares it wraps it.
+#[derive(Debug)]
+pub struct Catalog {
+    objects: Objects,
+    refresh: Refresh,
+    tenants: Slots<TenantId, Days>,
+    days: Slots<(TenantId, Day), Manifest>,
+    metrics: Metrics,
+}
+
+<<<<<<< HEAD
+/// A change of the blocks of a tenant's day.
+#[derive(Clone, Debug, Default)]
+pub struct Change {
+    /// New blocks, whose objects are written already.
+    pub add: Vec<BlockMeta>,
+    /// Blocks that are to be listed no more. All of them must be listed.
+    pub remove: Vec<Ulid>,
+    /// When, in nanoseconds. They stay in [`Manifest::removed`] with it, until their objects are deleted.
+    pub removed_at: i64,
+    /// Removed blocks whose objects are deleted, and that need not be remembered any more.
+    pub purge: Vec<Ulid>,
+    /// What the new blocks cover.
+    pub covered: Option<Advance>,
+}
+
+/// Moves `covered` of an arrival log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Advance {
+    /// The log.
+    pub log: LogId,
+    /// What it must be; 0: nothing is covered.
+    pub expected: u64,
+    /// What it will be. It never goes back.
+    pub to: u64,
+}
+
+/// How a change ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Committed {
+    /// It was made.
+    Done,
+    /// Nothing was changed: `covered` is not what was expected, but this.
+    Stale(u64),
+    /// Nothing was changed: this block, which was to be removed, is not listed.
+    Gone(Ulid),
+}
+
+=======
+>>>>>>> wt-objects
+/// Blocks in a time range.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The blocks.
+    pub blocks: Vec<Arc<BlockMeta>>,
+    /// The objects of the catalog that could not be read; their blocks are missing ([`Error::Corrupt`]).
+    pub corrupt: Vec<Error>,
+}
+
+/// What a start found.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// Tenants.
+    pub tenants: usize,
+    /// Their days.
+    pub days: usize,
+    /// Days that `tenant.json` did not have, and has now.
+    pub mended: usize,
+    /// The tenants whose days could not be read ([`Error::Corrupt`]).
+    pub corrupt: Vec<Error>,
+}
+
+impl Catalog {
+    /// A catalog of what is stored there.
+    #[must_use]
+    pub fn new(objects: Objects, refresh: Refresh) -> Self {
+        Self {
+            objects,
+            refresh,
+            tenants: Slots::new(CACHED_TENANTS, CACHED_TENANTS.saturating_mul(8)),
+            days: Slots::new(CACHED_DAYS, CACHED_BLOCKS),
+            metrics: Metrics::default(),
+        }
+    }
+
+    /// The storage.
+    #[must_use]
+    pub fn objects(&self) -> &Objects {
+        &self.objects
+    }
+
+    /// Adds what is counted here.
+    pub fn register(self: &Arc<Self>, registry: &mut Registry) {
+        self.metrics.register(registry);
+        registry.register_collector(Box::new(metrics::Sizes(Arc::clone(self))));
+    }
+
+    /// Looks through the storage at the start: reads which tenants and days there are, and adds to `tenant.json` the days that it should
+    /// list and does not (it was lost, is damaged, or was restored from somewhere).
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn load(&self) -> Result<Loaded, Error> {
+        let mut loaded = Loaded::default();
+        let mut tenants = iter(self.tenants().await?)
+            .map(|tenant| async move {
+                let days = self.load_tenant(&tenant).await;
+                (tenant, days)
+            })
+            .buffer_unordered(READS_AT_ONCE);
+        while let Some((tenant, days)) = tenants.next().await {
+            match days {
+                Ok((days, mended)) => {
+                    loaded.tenants += 1;
+                    loaded.days += days;
+                    loaded.mended += mended;
+                    if mended > 0 {
+                        tracing::warn!(%tenant, days = mended, "the list of days lacked some that are in storage");
+                    }
+                }
+                Err(error @ Error::Corrupt { .. }) => loaded.corrupt.push(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(loaded)
+    }
+
+    /// How many days a tenant has, and how many of them its list lacked.
+    async fn load_tenant(&self, tenant: &TenantId) -> Result<(usize, usize), Error> {
+        let stored = self.stored_days(tenant).await?;
+        let (listed, sound) = match self.read_days(tenant, true).await {
+            Ok(days) => (days.0.clone(), true),
+            // Whether it can be mended is seen below.
+            Err(Error::Corrupt { .. }) if !self.objects.read_only() => (BTreeSet::new(), false),
+            Err(error) => return Err(error),
+        };
+        let missing: BTreeSet<_> = stored.difference(&listed).copied().collect();
+        let all = listed.len() + missing.len();
+        if (missing.is_empty() && sound) || self.objects.read_only() {
+            return Ok((all, 0));
+        }
+        self.list_days(tenant, &missing).await?;
+        Ok((all, missing.len()))
+    }
+
+    /// The tenants there are. Lists the storage: for starts, housekeeping and commands.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn tenants(&self) -> Result<Vec<TenantId>, Error> {
+        let folders = self.objects.list_folders("").await?;
+        Ok(folders.iter().filter_map(|folder| names::tenant_of_folder(folder)).collect())
+    }
+
+    /// The days that a tenant has, or has had, blocks in.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Corrupt`].
+    pub async fn days(&self, tenant: &TenantId) -> Result<Arc<Days>, Error> {
+        self.read_days(tenant, false).await
+    }
+
+    /// The blocks of a day.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Corrupt`].
+    pub async fn manifest(&self, tenant: &TenantId, day: Day) -> Result<Arc<Manifest>, Error> {
+        self.read_manifest(tenant, day, false).await
+    }
+
+    /// The same, read now, whatever is known.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Corrupt`].
+    pub async fn manifest_now(&self, tenant: &TenantId, day: Day) -> Result<Arc<Manifest>, Error> {
+        self.read_manifest(tenant, day, true).await
+    }
+
+    /// The last batch of a log whose lines of that day are in blocks, or were; 0: none. Read now.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Corrupt`].
+    pub async fn covered(&self, tenant: &TenantId, day: Day, log: LogId) -> Result<u64, Error> {
+        let manifest = self.manifest_now(tenant, day).await?;
+        Ok(manifest.covered.get(&log).copied().unwrap_or(0))
+    }
+
+    /// The blocks of a tenant that may have entries in `[start, end]`, in nanoseconds. From memory, once they were asked for.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]. What is damaged is told in [`Found::corrupt`], and the rest found.
+    pub async fn blocks(&self, tenant: &TenantId, start: i64, end: i64) -> Result<Found, Error> {
+        let mut found = Found::default();
+        if start > end {
+            return Ok(found);
+        }
+        let days = match self.days(tenant).await {
+            Ok(days) => days,
+            Err(error @ Error::Corrupt { .. }) => {
+                found.corrupt.push(error);
+                return Ok(found);
+            }
+            Err(error) => return Err(error),
+        };
+        let range = (Bound::Included(Day::of(start)), Bound::Included(Day::of(end)));
+        let days: Vec<_> = days.0.range(range).copied().collect();
+        let mut manifests = iter(days).map(|day| self.manifest(tenant, day)).buffered(READS_AT_ONCE);
+        while let Some(manifest) = manifests.next().await {
+            match manifest {
+                Ok(manifest) => {
+                    found.blocks.extend(manifest.blocks.iter().filter(|block| block.overlaps(start, end)).cloned());
+                }
+                Err(error @ Error::Corrupt { .. }) => found.corrupt.push(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Changes the blocks of a day.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] and [`Error::Full`]: see the module about what they leave open. [`Error::Corrupt`]: the manifest cannot be
+    /// read, or a block to be added does not lie in the day; nothing was changed. [`Error::Conflict`]: others were always faster.
+    pub async fn commit(&self, tenant: &TenantId, day: Day, change: &Change) -> Result<Committed, Error> {
+        if let Some((block, reason)) = change.add.iter().find_map(|block| Some((block, block.fault(day)?))) {
+            return Err(Error::Corrupt { what: self.objects.url_of(&block.path(tenant)), reason });
+        }
+        let key = (tenant.clone(), day);
+        let slot = self.days.slot(&key);
+        let _turn = slot.turn.lock().await;
+        self.list_days(tenant, &BTreeSet::from([day])).await?;
+        let committed = self.commit_in_turn(&slot, tenant, day, change).await;
+        self.days.weigh(&key, slot.held().map_or(1, |held| held.value.weight()));
+        if let Ok(committed) = &committed {
+            self.metrics.committed(committed);
+        }
+        committed
+    }
+
+    async fn commit_in_turn(
+        &self,
+        slot: &Slot<Manifest>,
+        tenant: &TenantId,
+        day: Day,
+        change: &Change,
+    ) -> Result<Committed, Error> {
+        let (path, owner) = (names::manifest_path(tenant, day), Owner { tenant, day: Some(day) });
+        let mut known = slot.held().filter(|_| self.refresh == Refresh::Exclusive);
+        let mut tried = false;
+        for attempt in 0..ATTEMPTS_MAX {
+            let from_memory = known.is_some();
+            let held = match known.take() {
+                Some(held) => held,
+                None => self.sound(slot.fetch(&self.objects, &path, owner).await?, &path)?,
+            };
+            if change.is_in(&held.value, tried) {
+                return Ok(Committed::Done);
+            }
+            let next = match change.apply(&held.value) {
+                Ok(next) => next,
+                // A write that was in doubt may have happened since: only what is read now refuses a change.
+                Err(_) if from_memory => continue,
+                Err(refused) => return Ok(refused),
+            };
+            if slot.replace(&self.objects, &path, owner, next, held.version.as_ref()).await?.is_some() {
+                return Ok(Committed::Done);
+            }
+            tried = true;
+            self.metrics.conflicts.inc();
+            pause(attempt).await;
+        }
+        Err(Error::Conflict)
+    }
+
+    /// Takes a day without blocks out of the catalog: for retention. False: it has blocks, or others write to the storage, who might be
+    /// adding some. What the logs had covered is forgotten with it, so a day should be long past.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Corrupt`], [`Error::Conflict`].
+    pub async fn drop_day(&self, tenant: &TenantId, day: Day) -> Result<bool, Error> {
+        if self.refresh != Refresh::Exclusive {
+            return Ok(false);
+        }
+        let (path, owner) = (names::manifest_path(tenant, day), Owner { tenant, day: Some(day) });
+        let slot = self.days.slot(&(tenant.clone(), day));
+        let _turn = slot.turn.lock().await;
+        let held = self.sound(slot.fetch(&self.objects, &path, owner).await?, &path)?;
+        if !held.value.blocks.is_empty() || !held.value.removed.is_empty() {
+            return Ok(false);
+        }
+        self.change_days(tenant, |days| days.remove(&day)).await?;
+        slot.forget();
+        self.objects.delete(&path).await?;
+        Ok(true)
+    }
+
+    /// Makes sure that `tenant.json` lists days.
+    async fn list_days(&self, tenant: &TenantId, days: &BTreeSet<Day>) -> Result<(), Error> {
+        let slot = self.tenants.slot(tenant);
+        if slot.held().is_some_and(|held| days.is_subset(&held.value.0)) {
+            return Ok(());
+        }
+        drop(slot);
+        self.change_days(tenant, |listed| {
+            let before = listed.len();
+            listed.extend(days);
+            listed.len() > before
+        })
+        .await
+    }
+
+    /// Changes the days of a tenant. `edit` says whether there is anything to change.
+    async fn change_days(&self, tenant: &TenantId, edit: impl Fn(&mut BTreeSet<Day>) -> bool) -> Result<(), Error> {
+        let slot = self.tenants.slot(tenant);
+        let _turn = slot.turn.lock().await;
+        let (path, owner) = (names::tenant_path(tenant), Owner { tenant, day: None });
+        for attempt in 0..ATTEMPTS_MAX {
+            let (mut days, version) = match slot.fetch(&self.objects, &path, owner).await? {
+                Fetched::Held(held) => (held.value.0.clone(), held.version),
+                // The folders say the same, so nothing is lost.
+                Fetched::Faulty(Fault::Damaged(reason), version) => {
+                    tracing::warn!(object = self.objects.url_of(&path), reason, "damaged, made again from the folders");
+                    (self.stored_days(tenant).await?, Some(version))
+                }
+                faulty @ Fetched::Faulty(..) => return self.sound(faulty, &path).map(|_| ()),
+            };
+            let sound = slot.held().is_some();
+            if !edit(&mut days) && sound {
+                self.tenants.weigh(tenant, Days(days).weight());
+                return Ok(());
+            }
+            let weight = 1 + days.len() / 16;
+            if slot.replace(&self.objects, &path, owner, Days(days), version.as_ref()).await?.is_some() {
+                self.tenants.weigh(tenant, weight);
+                return Ok(());
+            }
+            self.metrics.conflicts.inc();
+            pause(attempt).await;
+        }
+        Err(Error::Conflict)
+    }
+
+    /// The days that have folders.
+    async fn stored_days(&self, tenant: &TenantId) -> Result<BTreeSet<Day>, Error> {
+        let folders = self.objects.list_folders(&names::tenant_folder(tenant)).await?;
+        Ok(folders.iter().filter_map(|folder| folder.parse().ok()).collect())
+    }
+
+    async fn read_days(&self, tenant: &TenantId, now: bool) -> Result<Arc<Days>, Error> {
+        let slot = self.tenants.slot(tenant);
+        if let Some(held) = self.fresh(&slot, now) {
+            return Ok(held.value);
+        }
+        let path = names::tenant_path(tenant);
+        let held = self.read(&slot, &path, Owner { tenant, day: None }, now).await?;
+        self.tenants.weigh(tenant, held.value.weight());
+        Ok(held.value)
+    }
+
+    async fn read_manifest(&self, tenant: &TenantId, day: Day, now: bool) -> Result<Arc<Manifest>, Error> {
+        let key = (tenant.clone(), day);
+        let slot = self.days.slot(&key);
+        if let Some(held) = self.fresh(&slot, now) {
+            return Ok(held.value);
+        }
+        let path = names::manifest_path(tenant, day);
+        let held = self.read(&slot, &path, Owner { tenant, day: Some(day) }, now).await?;
+        self.days.weigh(&key, held.value.weight());
+        Ok(held.value)
+    }
+
+    async fn read<T: Document>(
+        &self,
+        slot: &Slot<T>,
+        path: &str,
+        owner: Owner<'_>,
+        now: bool,
+    ) -> Result<Held<T>, Error> {
+        let _turn = slot.turn.lock().await;
+        // Somebody else may have read it while this one waited.
+        match self.fresh(slot, now) {
+            Some(held) => Ok(held),
+            None => self.sound(slot.fetch(&self.objects, path, owner).await?, path),
+        }
+    }
+
+    /// What is known, if it is new enough.
+    fn fresh<T: Document>(&self, slot: &Slot<T>, now: bool) -> Option<Held<T>> {
+        slot.held().filter(|held| match self.refresh {
+            _ if now => false,
+            Refresh::Exclusive => true,
+            Refresh::Shared { max_age } => held.read_at.elapsed() <= max_age,
+        })
+    }
+
+    fn sound<T>(&self, fetched: Fetched<T>, path: &str) -> Result<Held<T>, Error> {
+        match fetched {
+            Fetched::Held(held) => Ok(held),
+            Fetched::Faulty(fault, Version { .. }) => {
+                Err(Error::Corrupt { what: self.objects.url_of(path), reason: fault.into_text() })
+            }
+        }
+    }
+}
+
+<<<<<<< HEAD
+impl Change {
+    /// Whether it has been made. `tried`: an attempt of this very change may have succeeded, and others may have changed more since.
+    fn is_in(&self, manifest: &Manifest, tried: bool) -> bool {
+        let listed: HashSet<_> = manifest.blocks.iter().map(|block| block.id).collect();
+        let added = self.add.iter().all(|block| listed.contains(&block.id));
+        let removed = !self.remove.iter().any(|id| listed.contains(id));
+        match self.covered {
+            Some(advance) => {
+                let is_there = manifest.covered.get(&advance.log) == Some(&advance.to) && advance.to > advance.expected;
+                removed && is_there && (added || tried)
+            }
+            None => !self.add.is_empty() && added && removed,
+        }
+    }
+
+    /// The manifest after the change, or why there is none.
+    fn apply(&self, manifest: &Manifest) -> Result<Manifest, Committed> {
+        let mut next = manifest.clone();
+        if let Some(Advance { log, expected, to }) = self.covered {
+            let actual = manifest.covered.get(&log).copied().unwrap_or(0);
+            if actual != expected {
+                return Err(Committed::Stale(actual));
+            }
+            next.covered.insert(log, actual.max(to));
+        }
+        let remove: HashSet<_> = self.remove.iter().copied().collect();
+        next.removed.retain(|block| !self.purge.contains(&block.id));
+        let removed = next.blocks.iter().filter(|block| remove.contains(&block.id));
+        let removed = removed.map(|b| Removed { id: b.id, min: b.min, max: b.max, at: self.removed_at });
+        next.removed.extend(removed);
+        next.blocks.retain(|block| !remove.contains(&block.id));
+        if manifest.blocks.len() - next.blocks.len() != remove.len() {
+            let listed: HashSet<_> = manifest.blocks.iter().map(|block| block.id).collect();
+            let gone = self.remove.iter().find(|id| !listed.contains(id));
+            return Err(Committed::Gone(gone.copied().unwrap_or_default()));
+        }
+        let mut listed: HashSet<_> = next.blocks.iter().map(|block| block.id).collect();
+        let new = self.add.iter().filter(|block| listed.insert(block.id));
+        next.blocks.extend(new.cloned().map(Arc::new));
+        Ok(next)
+    }
+}
+
+=======
+>>>>>>> wt-objects
+/// Waits before the next attempt, so that those who race do not do so in step.
+async fn pause(attempt: u32) {
+    let longest = FIRST_PAUSE.saturating_mul(1 << attempt.min(10)).min(LONGEST_PAUSE);
+    tokio::time::sleep(longest.mul_f64(0.5 + fastrand::f64())).await;
+}

@@ -1,0 +1,324 @@
+//! Opening a log: finding out what is on disk, clearing what is none of it, and finding the next number.
+//!
+//! Invariants: a number that somebody may have seen is never given out again; nothing that can still be read is deleted or cut; what was
+//! found to be missing is told. On disk the order is: cut, say that numbers are skipped, write `meta`, sync what was found; a crash in
+//! between leads to the same again.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use parking_lot::{Condvar, Mutex, RwLock};
+use tailwater_model::LogId;
+
+use super::disk::{Disk, DiskFile, read_full};
+use super::format::{BadHeader, RECORD_HEADER, SEGMENT_HEADER, SegmentHeader};
+use super::log::{Shared, Start, Writer};
+use super::meta::Meta;
+use super::metrics::{Metrics, Quiet};
+use super::segment::{Segment, file_name, number_in};
+use super::sync::{Syncs, Ticker};
+use super::{Config, Found, Opened, SKIP, SyncPolicy, Wal, Why};
+use crate::Error;
+
+/// Bytes read at once of segments of which only the headers of records are looked at, and of the newest.
+const WALK_WINDOW: usize = 8 << 10;
+const CHECK_WINDOW: usize = 1 << 20;
+
+/// A file that may be a segment.
+struct File {
+    file: Arc<dyn DiskFile>,
+    /// The number in its name.
+    number: u64,
+    len: u64,
+    header: Result<SegmentHeader, BadHeader>,
+}
+
+/// What is known so far.
+struct Opener<'a> {
+    config: &'a Config,
+    disk: &'a dyn Disk,
+    metrics: &'a Metrics,
+    found: Found,
+    /// The next number is at least this.
+    floor: u64,
+    /// Records that somebody has seen may be gone without a trace.
+    doubt: bool,
+    /// The last segment cannot be appended to.
+    sealed: bool,
+    /// How many records there may be at its end that the disk cannot read now.
+    unread: u64,
+    /// Files of no use.
+    leftovers: Vec<PathBuf>,
+}
+
+impl Wal {
+    /// Opens the log of a folder, or makes one. Reads headers of all records, and all of the newest segment.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if another process has it open; [`Error::Corrupt`] if a newer version has written it; what the disk said. A
+    /// corrupt log is opened, see [`Opened::found`]. A full disk is no error unless the log is new: appends then say so.
+    pub fn open(config: Config, disk: Arc<dyn Disk>, metrics: Metrics) -> Result<Opened, Error> {
+        let dir = config.dir.as_path();
+        let io = |what: &str, error| Error::io(format!("{what} {}", dir.display()), error);
+        disk.create_dir(dir).map_err(|error| io("make the folder", error))?;
+        let guard = disk.lock(&dir.join("lock")).map_err(|error| io("lock the write-ahead log", error))?;
+        let what = || format!("the write-ahead log {}", dir.display());
+        let guard = guard.ok_or_else(|| Error::unavailable(what(), "another process has it open"))?;
+        let files = files(&*disk, dir).map_err(|error| io("read the write-ahead log", error))?;
+        let meta = Meta::load(&*disk, dir).map_err(|error| io("read the write-ahead log's meta in", error))?;
+        if let Some(File { number, .. }) = files.iter().find(|file| matches!(file.header, Err(BadHeader::Newer(_)))) {
+            return Err(Error::corrupt(dir.join(file_name(*number)).display().to_string(), "a newer version wrote it"));
+        }
+
+        let boot = disk.boot_id();
+        let clean = meta.as_ref().is_some_and(|meta| meta.clean);
+        let known = meta.as_ref().map(|meta| meta.log);
+        let newest = files.iter().rev().find_map(|file| Some(file.header.ok()?.log));
+        let mut opener = Opener {
+            config: &config,
+            disk: &*disk,
+            metrics: &metrics,
+            found: Found { clean: clean || (meta.is_none() && files.is_empty()), ..Found::default() },
+            floor: meta.as_ref().map_or(1, |meta| meta.next.max(1)),
+            doubt: !clean && !files.is_empty() && !(boot.is_some() && meta.is_some_and(|meta| meta.boot == boot)),
+            sealed: false,
+            unread: 0,
+            leftovers: Vec::new(),
+        };
+        let mut log = known.or(newest).unwrap_or_else(LogId::generate);
+        let none = files.is_empty();
+        let mut segments = opener.segments(log, files).map_err(|error| io("read the write-ahead log", error))?;
+        if none && known.is_some() && !clean {
+            // Where its numbers ended cannot be known, so they cannot go on.
+            tracing::error!(%log, dir = %dir.display(), "the write-ahead log's segments are gone; a new log begins");
+            log = LogId::generate();
+            opener.floor = 1;
+        }
+        let (next, skip) = opener.next(log, &segments)?;
+        if clean {
+            for segment in &segments {
+                let mut extent = segment.extent.write();
+                (extent.synced, extent.synced_last, extent.named) = (extent.end, extent.last, true);
+            }
+        }
+
+        let mut found = opener.found;
+        found.segments = segments.len() as u64;
+        found.records = segments.iter().map(|segment| segment.extent.read().records).sum();
+        found.bytes = segments.iter().map(|segment| segment.bytes()).sum();
+        let (sealed, leftovers) = (opener.sealed, std::mem::take(&mut opener.leftovers));
+        let mut start = Start { skip, meta: Meta { log, boot, clean: false, next } };
+        let active = match segments.last() {
+            Some(last) => Arc::clone(last),
+            None => {
+                // There is no log yet that could be read while the disk is full.
+                let first =
+                    start.skip.take().unwrap_or(SegmentHeader { log, first: next, from: next, why: Why::Trimmed });
+                let segment = opener.create(first).map_err(|error| io("begin the write-ahead log", error))?;
+                segments.push(Arc::clone(&segment));
+                segment
+            }
+        };
+        let shared = Arc::new(Shared {
+            writer: Mutex::new(Writer::new(active, next, sealed, Some(start))),
+            trimming: Mutex::default(),
+            list: RwLock::new(Arc::new(segments)),
+            syncs: Mutex::new(Syncs::default()),
+            round_over: Condvar::new(),
+            synced: AtomicU64::new(if clean { next - 1 } else { 0 }),
+            covered: AtomicU64::new(0),
+            found_last: next - 1,
+            sync_trouble: Quiet::default(),
+            _guard: guard,
+            log,
+            disk,
+            metrics,
+            config,
+        });
+        {
+            let mut writer = shared.writer.lock();
+            match shared.start(&mut writer) {
+                Err(error @ Error::Full { .. }) => {
+                    tracing::error!(%error, "the disk is full; the write-ahead log can be read, nothing can be appended");
+                }
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    for path in leftovers.iter().filter(|path| shared.segments().iter().all(|one| one.path != **path)) {
+                        if let Err(error) = shared.disk.remove(path) {
+                            tracing::warn!(%error, path = %path.display(), "cannot delete an empty segment");
+                        }
+                    }
+                }
+            }
+        }
+        if !clean && shared.syncs_names() {
+            // The process that wrote it may not have come to that. Told and tried again if it fails.
+            let _ = shared.sync_now();
+        }
+        shared.gauge();
+        let ticker = match shared.config.sync {
+            SyncPolicy::Interval(every) => {
+                let ticker = Ticker::start(Arc::clone(&shared), every);
+                Some(ticker.map_err(|error| Error::io("start the thread that syncs", error))?)
+            }
+            SyncPolicy::Os | SyncPolicy::Always => None,
+        };
+        Ok(Opened { wal: Wal { shared, ticker: Mutex::new(ticker) }, log, next, found })
+    }
+}
+
+/// The files that may be segments, in the order of their numbers; leftovers of attempts are deleted.
+fn files(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<File>> {
+    let mut files = Vec::new();
+    for name in disk.list(dir)? {
+        if name.ends_with(".tmp") {
+            disk.remove(&dir.join(&name))?;
+        }
+        let Some(number) = number_in(&name) else { continue };
+        let file = disk.open(&dir.join(&name))?;
+        let len = file.len()?;
+        let mut bytes = [0; SEGMENT_HEADER as usize];
+        // A header that the disk cannot read is none.
+        let read = read_full(&*file, &mut bytes, 0).unwrap_or(0);
+        let header = SegmentHeader::decode(&bytes[..read]);
+        files.push(File { file, number, len, header });
+    }
+    files.sort_by_key(|file| file.number);
+    Ok(files)
+}
+
+impl Opener<'_> {
+    /// The segments of the log, oldest first.
+    fn segments(&mut self, log: LogId, files: Vec<File>) -> io::Result<Vec<Arc<Segment>>> {
+        let mut segments = Vec::new();
+        // A segment's numbers end where those of a later one begin.
+        let mut upto = u64::MAX;
+        let mut files = files.into_iter().rev().peekable();
+        let mut newest = true;
+        while let Some(file) = files.next() {
+            let path = self.config.dir.join(file_name(file.number));
+            let header = match file.header {
+                Ok(header) if header.log != log || header.first != file.number => {
+                    self.set_aside(&path, "it belongs to another log, or has another name")?;
+                    continue;
+                }
+                Ok(header) => header,
+                // Its records may be well.
+                Err(_) => SegmentHeader { log, first: file.number, from: file.number, why: Why::Trimmed },
+            };
+            self.floor = self.floor.max(header.first);
+            if header.from > upto {
+                // Another has taken its place.
+                self.disk.remove(&path)?;
+                continue;
+            }
+            let segment = Segment::new(file.file, path, header, self.metrics.clone());
+            let window = if newest { CHECK_WINDOW } else { WALK_WINDOW };
+            let survey = segment.survey(file.len, upto, window, newest)?;
+            if file.header.is_err() && segment.extent.read().records == 0 {
+                if file.len <= SEGMENT_HEADER {
+                    // As a crash leaves it. It goes once its number is known from another file.
+                    self.leftovers.push(segment.path);
+                } else {
+                    self.set_aside(&segment.path, "neither its header nor any record is valid")?;
+                    self.doubt = true;
+                }
+                continue;
+            }
+            if file.header.is_err() {
+                segment.tell(0, 0, "a segment's header is corrupt");
+            }
+            if file.header.is_err() || survey.holes > 0 || survey.unreadable > 0 {
+                self.found.corrupt_segments += 1;
+            }
+            self.found.lost_records += survey.lost;
+            if newest {
+                self.sealed = file.header.is_err() || segment.bytes() >= self.config.segment_bytes;
+                if survey.unreadable > 0 {
+                    // Not to be cut: it may be read another time.
+                    self.sealed = true;
+                    self.doubt = true;
+                    self.unread = file.len.saturating_sub(segment.bytes()) / RECORD_HEADER as u64;
+                } else if let Some(garbage) = survey.garbage {
+                    segment.file.cut(garbage.offset)?;
+                    self.found.cut_bytes += file.len - garbage.offset;
+                    self.doubt |= !garbage.torn;
+                    let (offset, bytes) = (garbage.offset, file.len - garbage.offset);
+                    tracing::warn!(
+                        segment = segment.name(),
+                        offset,
+                        bytes,
+                        reason = garbage.reason,
+                        "the end of the write-ahead log was cut off"
+                    );
+                }
+            }
+            upto = header.from - 1;
+            newest = false;
+            segments.push(segment);
+        }
+        segments.reverse();
+        self.gaps(&mut segments);
+        for segment in &mut segments {
+            segment.found = segment.last();
+        }
+        Ok(segments.into_iter().map(Arc::new).collect())
+    }
+
+    /// Says of the numbers between two segments that neither has what became of them.
+    fn gaps(&mut self, segments: &mut [Segment]) {
+        let mut next = None;
+        for segment in segments {
+            let begins = segment.header.from;
+            if let Some(next) = next.filter(|next| *next < begins) {
+                let lost = begins - next;
+                self.found.lost_records += lost;
+                segment.tell(0, lost, "the segment before it ends too early, or is gone");
+                if begins == segment.header.first {
+                    segment.header.why = Why::Corrupt;
+                }
+                segment.header.from = next;
+            }
+            next = Some(segment.last() + 1);
+        }
+    }
+
+    /// The number of the next record, and the header of the segment that must say that numbers were skipped.
+    fn next(&mut self, log: LogId, segments: &[Arc<Segment>]) -> Result<(u64, Option<SegmentHeader>), Error> {
+        let follows = segments.last().map_or(1, |segment| segment.last() + 1);
+        let mut next = follows.max(self.floor);
+        if self.doubt {
+            next = next.saturating_add(SKIP);
+        }
+        if next == u64::MAX {
+            return Err(Error::corrupt(self.config.dir.display().to_string(), "all sequence numbers are taken"));
+        }
+        if segments.is_empty() || next == follows {
+            // A log that begins anew at a later number has nothing before it.
+            return Ok((next, None));
+        }
+        self.found.skipped = next - follows;
+        tracing::warn!(from = follows, next, "sequence numbers of the write-ahead log are skipped after a crash");
+        let from = (follows + self.unread).min(next);
+        Ok((next, Some(SegmentHeader { log, first: next, from, why: Why::Crash })))
+    }
+
+    /// A segment that survives a loss of power.
+    fn create(&self, header: SegmentHeader) -> io::Result<Arc<Segment>> {
+        let segment = Segment::create(self.disk, &self.config.dir, header, self.metrics)?;
+        segment.file.sync()?;
+        self.disk.sync_dir(&self.config.dir)?;
+        let mut extent = segment.extent.write();
+        (extent.synced, extent.named) = (extent.end, true);
+        drop(extent);
+        Ok(segment)
+    }
+
+    fn set_aside(&mut self, path: &Path, reason: &str) -> io::Result<()> {
+        self.found.corrupt_segments += 1;
+        tracing::error!(segment = %path.display(), reason, "a segment of the write-ahead log is set aside");
+        self.disk.rename(path, &path.with_extension("bad"))
+    }
+}
