@@ -179,7 +179,8 @@ enum Next {
 
 #[derive(Default)]
 struct State {
-    at_hand: BinaryHeap<Waiting<AtHand>>,
+    /// The worst first; none is added later.
+    at_hand: Vec<Waiting<AtHand>>,
     blocks: BinaryHeap<Waiting<Arc<Block>>>,
     pages: BinaryHeap<Waiting<(Arc<Pages>, usize)>>,
     under_way: VecDeque<Group>,
@@ -242,6 +243,7 @@ impl Pieces {
                 Unit::Lost(error) => troubles.note(&error),
             }
         }
+        state.at_hand.sort();
         Self(Arc::new(Shared {
             order,
             wanted,
@@ -395,7 +397,7 @@ impl Pieces {
             if let Some(ready) = state.under_way.iter().position(Group::is_ready) {
                 return state.hand_out(ready);
             }
-            if let Some(best) = state.at_hand.peek() {
+            if let Some(best) = state.at_hand.last() {
                 if shared.is_beyond(best.rank, beyond) {
                     // So are all that follow.
                     state.at_hand.clear();
@@ -597,7 +599,7 @@ impl State {
         if !in_order {
             return few;
         }
-        let best = self.at_hand.peek().is_none_or(|other| other.rank <= rank)
+        let best = self.at_hand.last().is_none_or(|other| other.rank <= rank)
             && self.pages.peek().is_none_or(|other| other.rank <= rank);
         best || (few && self.fetches >= MAX_UNDER_WAY)
     }
