@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use tailwater_wire::node::{NodeError, Scanned};
+use tailwater_wire::node::{BlocksScanned, NodeError, Scanned};
 
 use super::queue::{AtHand, Fetch, Group, Next, Order, Pages, State, Waiting};
 use super::trouble::Troubles;
@@ -181,15 +181,26 @@ impl Pieces {
     pub(super) fn finish(&self) -> Result<(Scanned, Vec<String>), NodeError> {
         let shared = &*self.0;
         let warnings = shared.troubles.settle()?;
-        if let Some(history) = shared.history.get() {
-            history.searched(&shared.tally.sum());
+        let batches = shared.batches.load(Ordering::Relaxed);
+        let blocks = self.count(shared.tally.sum());
+        Ok((Scanned { batches, blocks, ..Scanned::default() }, warnings))
+    }
+
+    /// The same of a look at pieces that others look at again: only what was fetched.
+    ///
+    /// # Errors
+    /// [`NodeError::Unavailable`]
+    pub(super) fn finish_first_look(&self) -> Result<(BlocksScanned, Vec<String>), NodeError> {
+        let warnings = self.0.troubles.settle()?;
+        let BlocksScanned { fetched_bytes, fetch_nanos, cache_hits, .. } = self.0.tally.sum();
+        Ok((self.count(BlocksScanned { fetched_bytes, fetch_nanos, cache_hits, ..BlocksScanned::default() }), warnings))
+    }
+
+    fn count(&self, blocks: BlocksScanned) -> BlocksScanned {
+        if let Some(history) = self.0.history.get() {
+            history.searched(&blocks);
         }
-        let scanned = Scanned {
-            batches: shared.batches.load(Ordering::Relaxed),
-            blocks: shared.tally.sum(),
-            ..Scanned::default()
-        };
-        Ok((scanned, warnings))
+        blocks
     }
 
     /// Takes note of an error that a worker met.

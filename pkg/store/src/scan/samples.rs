@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use tailwater_logql::metric::{self, Column, Full, Pane, SampleRunner, SeriesNumber};
 use tailwater_model::{Labels, LogId, Timestamp};
-use tailwater_wire::node::{Late, NodeError, Sampled, SamplesRequest, Scanned, warn};
+use tailwater_wire::node::{BlocksScanned, Late, NodeError, Sampled, SamplesRequest, Scanned, warn};
 use tailwater_wire::push::EntrySpan;
 
 use super::overlaps::{self, Spans};
@@ -83,7 +83,8 @@ pub fn samples(
     }
     let log = source.log();
     let all = || known.iter().chain(&units).cloned();
-    let (spans, warnings) = spans(all(), request, (low, high), log, cancel)?;
+    let (spans, first_look, warnings) = spans(all(), request, (low, high), log, cancel)?;
+    answer.scanned.blocks += first_look;
     warn(&mut answer.warnings, warnings);
     let spans = Arc::new(spans);
     let in_vain = Arc::new(AtomicBool::new(false));
@@ -117,12 +118,14 @@ pub fn samples(
     if !known.is_empty() && !spans.is_empty() {
         let known = pieces(known, Arc::default(), true);
         collection.meet(&known);
-        warn(&mut answer.warnings, known.finish()?.1);
+        let (first_look, warnings) = known.finish_first_look()?;
+        answer.scanned.blocks += first_look;
+        warn(&mut answer.warnings, warnings);
     }
     let found = workers(lines, || collection.work());
     let (scanned, warnings) = collection.pieces.finish()?;
     warn(&mut answer.warnings, warnings);
-    answer.scanned = scanned;
+    answer.scanned += scanned;
     answer.scanned += collection.scanned.sum();
     answer.late = *collection.late.lock();
     let too_large = NodeError::TooLarge { limit: request.max_bytes };
@@ -184,7 +187,7 @@ fn spans(
     (first, last): (i64, i64),
     log: LogId,
     cancel: &Cancel,
-) -> Result<(ByStream<Spans>, Vec<String>), NodeError> {
+) -> Result<(ByStream<Spans>, BlocksScanned, Vec<String>), NodeError> {
     let wanted = wanted::Runs { query: Arc::clone(&request.query), times: (first, last) };
     let pieces = Pieces::new(units, plan(Arc::new(wanted), Arc::default(), request, log), cancel);
     let mut matching = Matching::new(request);
@@ -200,8 +203,8 @@ fn spans(
         }
         ControlFlow::Continue(())
     });
-    let (_, warnings) = pieces.finish()?;
-    Ok((met.spans(), warnings))
+    let (first_look, warnings) = pieces.finish_first_look()?;
+    Ok((met.spans(), first_look, warnings))
 }
 
 /// What the workers share.
