@@ -72,16 +72,11 @@ async fn listed(catalog: &Catalog, tenant: &TenantId, day: Day) -> Vec<u128> {
 #[tokio::test]
 async fn blocks_are_found_by_time() {
     let catalog = exclusive(&memory());
-    let t = tenant(".team's (a)!*");
-    for number in [-1, 0, 1, 5] {
+    let t = tenant(".team's-(a)!*");
+    for (n, number) in (0..).zip([-1, 0, 1, 5]) {
         let day = day(number);
-        let change = Change {
-            add: vec![
-                block(1 + day.number() as u128 * 2, day, 10, 20),
-                block(2 + day.number() as u128 * 2, day, 30, 40),
-            ],
-            ..Change::default()
-        };
+        let add = vec![block(2 * n, day, 10, 20), block(2 * n + 1, day, 30, 40)];
+        let change = Change { add, ..Change::default() };
         assert_eq!(catalog.commit(&t, day, &change).await.unwrap(), Committed::Done);
     }
     let count = async |start, end| {

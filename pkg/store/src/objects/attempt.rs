@@ -98,7 +98,8 @@ impl<'a> Trial<'a> {
         Ok(())
     }
 
-    /// Attempts until one succeeds, fails for good, or there is no more time. Never fails with [`Failure::Passing`].
+    /// Attempts until one succeeds, fails for good, or there is no more time; for what is not written on a condition. Never fails with
+    /// [`Failure::Passing`] or [`Failure::Taken`].
     pub(super) async fn run<T, F>(&mut self, attempt: impl Fn() -> F) -> Result<T, Failure>
     where
         F: Future<Output = object_store::Result<T>>,
@@ -106,6 +107,8 @@ impl<'a> Trial<'a> {
         loop {
             match self.once(attempt()).await {
                 Err(Failure::Passing(reason)) => self.pause(reason).await?,
+                // There was no condition that could fail: the server is busy with several writes.
+                Err(Failure::Taken) => self.pause("others write to it at the same time".to_owned()).await?,
                 ended => return ended,
             }
         }

@@ -6,6 +6,7 @@
 //! disk, so a crash leaves the old or the new one; what it leaves besides, `name#1` and the like, is removed when the folder is opened.
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
@@ -41,7 +42,7 @@ impl Folder {
     pub(super) fn open(root: &FilePath, write: bool) -> Result<Self, Error> {
         let io = |what: &str, source| Error::Io { what: format!("{what} {}", root.display()), source };
         let lock = if write {
-            std::fs::create_dir_all(root).map_err(|source| io("make folder", source))?;
+            make_durably(root).map_err(|source| io("make folder", source))?;
             let lock = OpenOptions::new().create(true).truncate(false).write(true).open(root.join(LOCK));
             let lock = lock.map_err(|source| io("lock folder", source))?;
             match lock.try_lock() {
@@ -108,6 +109,19 @@ impl Folder {
         });
         step.await.map_err(|source| Source::JoinError { source })?
     }
+}
+
+/// Makes a folder and those above it, if need be, so that they are there after a loss of power.
+fn make_durably(folder: &FilePath) -> io::Result<()> {
+    let folder = std::path::absolute(folder)?;
+    let missing: Vec<_> = folder.ancestors().take_while(|above| !above.exists()).collect();
+    std::fs::create_dir_all(&folder)?;
+    for made in missing {
+        if let Some(above) = made.parent() {
+            File::open(above)?.sync_all()?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes what a crash left of objects that were being written. What cannot be removed stays; it is in nobody's way.

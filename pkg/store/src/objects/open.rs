@@ -26,6 +26,9 @@ use crate::Error;
 /// Most operations under way at once, unless told otherwise.
 const CONCURRENCY: usize = 64;
 
+/// Part of what the TLS library says when it finds no root certificates.
+const NO_ROOTS: &str = "No CA certificates";
+
 /// How to reach the storage. The default takes everything from the environment.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -134,31 +137,14 @@ pub(super) fn open(url: &str, options: &Options, write: bool) -> Result<Objects,
 
 fn open_remote(place: &Place, options: &Options) -> Result<Opened, Error> {
     install_tls();
-    let build = |without_roots: bool| match place.scheme {
-        Scheme::Google => google(place, options, without_roots),
-        Scheme::Azure => azure(place, options, without_roots),
-        _ => s3(place, options, without_roots),
+    let built = match place.scheme {
+        Scheme::Google => google(place, options),
+        Scheme::Azure => azure(place, options),
+        _ => s3(place, options),
     };
-    // A machine without root certificates can still speak to an endpoint without TLS, but the client is not made with none.
-    let built = match build(false) {
-        Err(error) if error.to_string().contains("CA certificates") => {
-            let plain = options.endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://"));
-            if plain { build(true) } else { Err(error) }
-        }
-        built => built,
-    };
-    built.map_err(|error| {
-        let hint = if error.to_string().contains("CA certificates") {
-            "; install the package ca-certificates, or name a file of root certificates in SSL_CERT_FILE"
-        } else {
-            ""
-        };
-        match error {
-            Error::Config { reason } => {
-                Error::Config { reason: format!("storage {}: {reason}{hint}", place.url_of("")) }
-            }
-            other => other,
-        }
+    built.map_err(|error| match error {
+        Error::Config { reason } => Error::Config { reason: format!("storage {}: {reason}", place.url_of("")) },
+        other => other,
     })
 }
 
@@ -180,7 +166,20 @@ fn config(error: &object_store::Error) -> Error {
         }
         cause = error.source();
     }
+    if reason.contains(NO_ROOTS) {
+        reason += "; install the package ca-certificates, or name a file of root certificates in SSL_CERT_FILE";
+    }
     Error::Config { reason }
+}
+
+/// Makes a client. A machine without root certificates can speak to an endpoint without TLS; but a client is not made without them, unless
+/// it is told to trust none.
+fn build<T>(endpoint: Option<&str>, build: impl Fn(bool) -> object_store::Result<T>) -> Result<T, Error> {
+    let plain = endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"));
+    match build(false).map_err(|error| config(&error)) {
+        Err(error) if plain && error.to_string().contains(NO_ROOTS) => build(true).map_err(|error| config(&error)),
+        built => built,
+    }
 }
 
 /// One attempt per request: repeating is done above.
@@ -189,7 +188,7 @@ fn no_retries() -> RetryConfig {
 }
 
 /// The settings of the client that all backends share.
-fn client_settings(options: &Options, without_roots: bool) -> Vec<(ClientConfigKey, String)> {
+fn client_settings(options: &Options) -> Vec<(ClientConfigKey, String)> {
     let millis = |time: Duration| format!("{}ms", time.as_millis().max(1));
     let mut settings = vec![
         (ClientConfigKey::Timeout, millis(options.timing.attempt)),
@@ -198,9 +197,6 @@ fn client_settings(options: &Options, without_roots: bool) -> Vec<(ClientConfigK
     ];
     if let Some(allow) = options.allow_http {
         settings.push((ClientConfigKey::AllowHttp, allow.to_string()));
-    }
-    if without_roots {
-        settings.push((ClientConfigKey::NoSystemCertificates, "true".to_owned()));
     }
     settings
 }
@@ -221,13 +217,13 @@ fn check_endpoint(endpoint: Option<&str>, allow_http: Option<&str>) -> Result<()
     Err(Error::Config { reason: format!("the endpoint {endpoint} {reason}") })
 }
 
-fn s3(place: &Place, options: &Options, without_roots: bool) -> Result<Opened, Error> {
+fn s3(place: &Place, options: &Options) -> Result<Opened, Error> {
     let mut builder = AmazonS3Builder::from_env()
         .with_url(&place.root)
         .with_conditional_put(S3ConditionalPut::ETagMatch)
         .with_disable_bulk_delete(true)
         .with_retry(no_retries());
-    for (key, value) in client_settings(options, without_roots) {
+    for (key, value) in client_settings(options) {
         builder = builder.with_config(AmazonS3ConfigKey::Client(key), value);
     }
     let settings = [
@@ -243,16 +239,20 @@ fn s3(place: &Place, options: &Options, without_roots: bool) -> Result<Opened, E
         }
     }
     let setting = |key| builder.get_config_value(&key);
-    let endpoint = options.endpoint.clone().or_else(|| setting(AmazonS3ConfigKey::Endpoint));
+    let endpoint = setting(AmazonS3ConfigKey::S3Endpoint).or_else(|| setting(AmazonS3ConfigKey::Endpoint));
     let allow_http = setting(AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp));
     check_endpoint(endpoint.as_deref(), allow_http.as_deref())?;
-    let store = Arc::new(builder.build().map_err(|e| config(&e))?);
+    let store = Arc::new(build(endpoint.as_deref(), |without_roots| {
+        let roots = AmazonS3ConfigKey::Client(ClientConfigKey::NoSystemCertificates);
+        let builder = builder.clone();
+        if without_roots { builder.with_config(roots, "true").build() } else { builder.build() }
+    })?);
     Ok(Opened { parts: Some(Arc::clone(&store) as _), store, folder: None })
 }
 
-fn google(place: &Place, options: &Options, without_roots: bool) -> Result<Opened, Error> {
+fn google(place: &Place, options: &Options) -> Result<Opened, Error> {
     let mut builder = GoogleCloudStorageBuilder::from_env().with_url(&place.root).with_retry(no_retries());
-    for (key, value) in client_settings(options, without_roots) {
+    for (key, value) in client_settings(options) {
         builder = builder.with_config(GoogleConfigKey::Client(key), value);
     }
     if let Some(endpoint) = &options.endpoint {
@@ -261,13 +261,17 @@ fn google(place: &Place, options: &Options, without_roots: bool) -> Result<Opene
     let endpoint = builder.get_config_value(&GoogleConfigKey::BaseUrl);
     let allow_http = builder.get_config_value(&GoogleConfigKey::Client(ClientConfigKey::AllowHttp));
     check_endpoint(endpoint.as_deref(), allow_http.as_deref())?;
-    let store = Arc::new(builder.build().map_err(|e| config(&e))?);
+    let store = Arc::new(build(endpoint.as_deref(), |without_roots| {
+        let roots = GoogleConfigKey::Client(ClientConfigKey::NoSystemCertificates);
+        let builder = builder.clone();
+        if without_roots { builder.with_config(roots, "true").build() } else { builder.build() }
+    })?);
     Ok(Opened { parts: Some(Arc::clone(&store) as _), store, folder: None })
 }
 
-fn azure(place: &Place, options: &Options, without_roots: bool) -> Result<Opened, Error> {
+fn azure(place: &Place, options: &Options) -> Result<Opened, Error> {
     let mut builder = MicrosoftAzureBuilder::from_env().with_url(&place.root).with_retry(no_retries());
-    for (key, value) in client_settings(options, without_roots) {
+    for (key, value) in client_settings(options) {
         builder = builder.with_config(AzureConfigKey::Client(key), value);
     }
     if let Some(endpoint) = &options.endpoint {
@@ -276,6 +280,10 @@ fn azure(place: &Place, options: &Options, without_roots: bool) -> Result<Opened
     let endpoint = builder.get_config_value(&AzureConfigKey::Endpoint);
     let allow_http = builder.get_config_value(&AzureConfigKey::Client(ClientConfigKey::AllowHttp));
     check_endpoint(endpoint.as_deref(), allow_http.as_deref())?;
-    let store = Arc::new(builder.build().map_err(|e| config(&e))?);
+    let store = Arc::new(build(endpoint.as_deref(), |without_roots| {
+        let roots = AzureConfigKey::Client(ClientConfigKey::NoSystemCertificates);
+        let builder = builder.clone();
+        if without_roots { builder.with_config(roots, "true").build() } else { builder.build() }
+    })?);
     Ok(Opened { parts: Some(Arc::clone(&store) as _), store, folder: None })
 }

@@ -12,7 +12,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use hyper::body::Incoming;
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::http::{Request, Response};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -26,6 +29,8 @@ use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{Objects, Options, Secret, Timing};
+
+type AnyBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
 /// What happens to one request.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +49,8 @@ pub(crate) enum Fault {
     DoneStatus,
     /// It is done, and the connection ends.
     DoneBroken,
+    /// It is done, and the connection ends halfway through the answer's body.
+    DoneShort,
 }
 
 /// A server with one bucket, `logs`. It ends with the runtime of the test.
@@ -139,7 +146,7 @@ async fn serve(state: Arc<State>, socket: TcpStream) {
 }
 
 impl State {
-    async fn answer(&self, request: Request<Incoming>) -> io::Result<Response<Body>> {
+    async fn answer(&self, request: Request<Incoming>) -> io::Result<Response<AnyBody>> {
         self.requests.fetch_add(1, Ordering::SeqCst);
         let fault = self.next.lock().pop_front().unwrap_or(*self.always.lock());
         match fault {
@@ -152,19 +159,27 @@ impl State {
             Fault::NoBucket => Ok(failed(404, "NoSuchBucket")),
             Fault::Broken => Err(io::Error::other("fault")),
             Fault::DoneStatus => self.done(request).await.map(|_| failed(500, "InternalError")),
+            Fault::DoneShort => {
+                let (head, body) = self.done(request).await?.into_parts();
+                let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+                let half = Ok(Frame::data(body.slice(..body.len() / 2)));
+                let body = StreamBody::new(futures_util::stream::iter([half, Err(io::Error::other("fault").into())]));
+                Ok(Response::from_parts(head, body.boxed_unsync()))
+            }
             Fault::DoneBroken => self.done(request).await.and(Err(io::Error::other("fault"))),
         }
     }
 
-    async fn done(&self, request: Request<Incoming>) -> io::Result<Response<Body>> {
+    async fn done(&self, request: Request<Incoming>) -> io::Result<Response<AnyBody>> {
         let answer = self.service.call(request.map(Body::from)).await;
-        answer.map_err(|error| io::Error::other(format!("{error:?}")))
+        let answer = answer.map_err(|error| io::Error::other(format!("{error:?}")))?;
+        Ok(answer.map(BodyExt::boxed_unsync))
     }
 }
 
-fn failed(status: u16, code: &str) -> Response<Body> {
+fn failed(status: u16, code: &str) -> Response<AnyBody> {
     let body = format!("<Error><Code>{code}</Code><Message>We made a mistake</Message></Error>");
-    Response::builder().status(status).body(Body::from(body)).unwrap()
+    Response::builder().status(status).body(Body::from(body).boxed_unsync()).unwrap()
 }
 
 /// Files that keep to S3's rules.

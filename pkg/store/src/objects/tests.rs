@@ -199,7 +199,13 @@ async fn the_end_of_an_upload_may_lose_its_answer() {
 async fn faults_that_pass_are_not_seen() {
     let server = Server::start().await;
     let objects = server.objects("s3://logs/p");
-    let faults = [Fault::Status(500), Fault::Broken, Fault::Status(429), Fault::Slow(Duration::from_millis(1500))];
+    let faults = [
+        Fault::Status(500),
+        Fault::Broken,
+        Fault::Status(429),
+        Fault::DoneShort,
+        Fault::Slow(Duration::from_millis(1500)),
+    ];
     for fault in faults {
         server.next([fault]);
         objects.put("x.blk", vec![bytes("0123")]).await.unwrap();
