@@ -209,7 +209,8 @@ impl Footer {
     /// Bytes in memory, without what allocations cost.
     #[must_use]
     pub fn memory(&self) -> usize {
-        let labels = |s: &StreamEntry| s.stream.labels.iter().map(|(n, v)| n.len() + v.len() + LABEL_BYTES).sum::<usize>();
+        let labels =
+            |s: &StreamEntry| s.stream.labels.iter().map(|(n, v)| n.len() + v.len() + LABEL_BYTES).sum::<usize>();
         size_of::<Self>()
             + self.pages.len() * size_of::<PageInfo>()
             + self.logs.len() * size_of::<Covered>()
@@ -368,7 +369,8 @@ fn logs(input: &mut Input<'_>) -> Result<Vec<Covered>, Broken> {
 
 fn names(input: &mut Input<'_>) -> Result<Vec<(Box<str>, bool)>, Broken> {
     let count = input.count()?;
-    let names = (0..count).map(|_| Ok((Box::from(input.text()?), input.byte()? != 0))).collect::<Result<Vec<_>, _>>()?;
+    let names =
+        (0..count).map(|_| Ok((Box::from(input.text()?), input.byte()? != 0))).collect::<Result<Vec<_>, _>>()?;
     if names.is_sorted_by(|a, b| a.0 < b.0) { Ok(names) } else { Err(Broken("its names are not sorted")) }
 }
 
@@ -391,46 +393,61 @@ fn streams(input: &mut Input<'_>) -> Result<(Vec<StreamEntry>, u32), Broken> {
     Ok((streams, first))
 }
 
+/// Columns of the page table that are plain numbers; two more are differences.
+const PLAIN_COLUMNS: usize = 11;
+
 fn pages(input: &mut Input<'_>, count: u32, logs: usize) -> Result<Vec<PageInfo>, Broken> {
     let count = count as usize;
-    // Each has a byte at least in each of its columns.
-    if count > input.left() {
-        return Err(Broken("it has more pages than are told"));
+    // A page has a byte at least in each column.
+    if count > input.left() / (PLAIN_COLUMNS + 2) {
+        return Err(Broken("it has fewer pages than it says"));
     }
-    let wrong = Broken("its pages are impossible");
-    let mut pages = vec![PageInfo::default(); count];
-    let mut column = |set: &mut dyn FnMut(&mut PageInfo, u64) -> Option<()>| {
-        pages.iter_mut().try_for_each(|page| set(page, input.number()?).ok_or(wrong))
-    };
-    column(&mut |p, n| {
-        p.log = u16::try_from(n).ok().filter(|log| usize::from(*log) < logs)?;
-        Some(())
-    })?;
-    column(&mut |p, n| Some(p.columns_len = n))?;
-    column(&mut |p, n| Some(p.columns_raw = u32::try_from(n).ok()?.into()))?;
-    column(&mut |p, n| Some(p.len = p.columns_len.checked_add(n)?))?;
-    column(&mut |p, n| Some(p.lines = u32::try_from(n).ok().filter(|n| *n > 0)?))?;
-    column(&mut |p, n| Some(p.bytes = u32::try_from(n).ok()?.into()))?;
-    column(&mut |p, n| Some(p.max = n as i64))?;
-    column(&mut |p, n| Some(p.max_seq = n))?;
-    column(&mut |p, n| {
-        p.grams_bits = u8::try_from(n).ok().filter(|n| *n == 0 || (BITS_MIN..=BITS_MAX).contains(n))?;
-        Some(())
-    })?;
-    column(&mut |p, n| Some(p.grams_fill = u8::try_from(n).ok()?))?;
-    column(&mut |p, n| Some(p.has_metadata = n != 0))?;
-    let (mut min, mut seq) = (0_i64, 0_u64);
+    let mut rows = vec![[0; PLAIN_COLUMNS]; count];
+    for column in 0..PLAIN_COLUMNS {
+        for cell in rows.iter_mut().filter_map(|row| row.get_mut(column)) {
+            *cell = input.number()?;
+        }
+    }
+    let wrong = Broken("a page in its table is impossible");
+    let mut pages = rows.into_iter().map(|row| page(row, logs).ok_or(wrong)).collect::<Result<Vec<_>, _>>()?;
+    let mut min = 0_i64;
     for page in &mut pages {
         min = min.wrapping_add(input.signed()?);
         page.min = min;
         page.max = min.checked_add_unsigned(page.max as u64).ok_or(wrong)?;
     }
+    let mut seq = 0_u64;
     for page in &mut pages {
         seq = seq.wrapping_add_signed(input.signed()?);
         page.min_seq = seq;
         page.max_seq = seq.checked_add(page.max_seq).ok_or(wrong)?;
     }
     Ok(pages)
+}
+
+/// A page, whose `max` and `max_seq` are still relative.
+fn page(row: [u64; PLAIN_COLUMNS], logs: usize) -> Option<PageInfo> {
+    let [log, columns_len, columns_raw, lines_len, lines, bytes, duration, seqs, bits, fill, metadata] = row;
+    let grams_bits = u8::try_from(bits).ok()?;
+    let possible = (log as usize) < logs
+        && columns_raw.max(bytes) <= u32::MAX.into()
+        && lines > 0
+        && (grams_bits == 0 || (BITS_MIN..=BITS_MAX).contains(&grams_bits));
+    possible.then_some(())?;
+    Some(PageInfo {
+        log: u16::try_from(log).ok()?,
+        columns_len,
+        columns_raw,
+        len: columns_len.checked_add(lines_len)?,
+        lines: u32::try_from(lines).ok()?,
+        bytes,
+        max: duration as i64,
+        max_seq: seqs,
+        grams_bits,
+        grams_fill: u8::try_from(fill).ok()?,
+        has_metadata: metadata != 0,
+        ..PageInfo::default()
+    })
 }
 
 /// The last bytes of a block.

@@ -195,3 +195,74 @@ pub fn decode_grams(bytes: &Bytes, pages: &[PageInfo]) -> Result<Vec<Option<Gram
     }
     Ok(grams)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn build(lines: &[&str], stored: usize) -> (Shape, Bytes) {
+        let lengths: Vec<_> = lines.iter().map(|l| l.len() as u32).collect();
+        let mut out = Vec::new();
+        let body: String = lines.iter().map(|l| format!("{l}\n")).collect();
+        let shape = Builder::default().append(body.as_bytes(), &lengths, stored, &mut out);
+        assert_eq!(out.len() as u64, stored_len(shape.bits));
+        (shape, out.into())
+    }
+
+    fn grams(lines: &[&str]) -> Grams {
+        let (shape, bytes) = build(lines, 1 << 20);
+        let page = PageInfo { grams_bits: shape.bits, ..PageInfo::default() };
+        decode_grams(&bytes, &[page]).unwrap().remove(0).unwrap()
+    }
+
+    fn random(seed: u64, len: usize) -> String {
+        let next = |state: &mut u64| {
+            *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            Some(char::from(b'a' + ((*state >> 33) % 26) as u8))
+        };
+        let mut state = seed;
+        std::iter::from_fn(move || next(&mut state)).take(len).collect()
+    }
+
+    #[test]
+    fn literals_are_found_whatever_their_case() {
+        let grams = grams(&["GET /Orders", "", "xyz", "status=500"]);
+        for literal in [&b"get /orders"[..], b"GET /", b"Orders", b"tatus=50", b"abc", b"", b"\xff"] {
+            assert!(grams.may_contain(literal));
+        }
+        assert!(!grams.may_contain(b"/orders/17"));
+        // Grams do not cross lines.
+        assert!(!grams.may_contain(b"ers\nxyz\nstat"));
+    }
+
+    #[test]
+    fn bitmaps_adapt_to_what_is_in_the_page() {
+        let text = random(1, 100_000);
+        let (full, _) = build(&[&text], 1 << 20);
+        assert!(full.bits == 17 && (64..=128).contains(&full.fill), "{full:?}");
+        let (less, _) = build(&[&text[..20_000]], 1 << 20);
+        assert_eq!(less.bits, 15);
+        let repeated = text[..100].repeat(1000);
+        let (few, _) = build(&[&repeated], 1 << 20);
+        assert_eq!(few.bits, 8);
+        assert_eq!(build(&[], 1 << 20).0, Shape { bits: BITS_MIN, fill: 0 });
+    }
+
+    #[test]
+    fn bitmaps_that_are_large_for_their_page_are_fuller_or_left_out() {
+        let text = random(1, 80_000);
+        let (fuller, _) = build(&[&text], 60_000);
+        assert!(fuller.bits == 16 && fuller.fill <= 192, "{fuller:?}");
+        let (none, bytes) = build(&[&text], 1000);
+        assert_eq!((none, bytes.len()), (Shape::default(), 0));
+        assert!(decode_grams(&bytes, &[PageInfo::default()]).unwrap().remove(0).is_none());
+    }
+
+    #[test]
+    fn what_is_not_in_the_page_is_mostly_ruled_out() {
+        let text = random(1, 200_000);
+        let grams = grams(&[&text]);
+        let kept = (0..1000).filter(|seed| grams.may_contain(random(seed + 7, 10).as_bytes())).count();
+        assert!(kept < 100, "{kept} of 1000");
+    }
+}

@@ -101,7 +101,9 @@ impl Builder {
     /// The distinct pairs, in no order. (A pair comes twice only if hashes met.)
     pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         let text = |bytes| std::str::from_utf8(bytes).unwrap_or_default();
-        self.pairs.iter().map(move |pair| (text(self.names.get((pair >> 32) as u32)), text(self.values.get(*pair as u32))))
+        self.pairs
+            .iter()
+            .map(move |pair| (text(self.names.get((pair >> 32) as u32)), text(self.values.get(*pair as u32))))
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {

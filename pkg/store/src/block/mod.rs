@@ -11,6 +11,7 @@ mod columns;
 mod footer;
 mod frame;
 mod grams;
+mod index;
 mod metadata;
 mod page;
 mod varint;
@@ -19,6 +20,7 @@ mod writer;
 pub use self::columns::Columns;
 pub use self::footer::{Footer, Indexed, Located, PageInfo, Section, StreamEntry, TAIL_GUESS, VERSION};
 pub use self::grams::{GRAM, Grams, Probe, decode_grams};
+pub use self::index::{Index, PageSet};
 pub use self::page::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, decode_columns, decode_page};
 pub use self::writer::{Built, Covered, Entry, Options, Sizes, Summary, Writer};
 

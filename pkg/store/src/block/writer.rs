@@ -11,7 +11,7 @@ use tailwater_model::{Labels, LogId};
 use super::footer::{Footer, PageInfo, StreamEntry};
 use super::frame::Sealer;
 use super::page::PAGE_BYTES_MAX;
-use super::{grams, page};
+use super::{grams, index, page};
 use crate::entries::Place;
 use crate::{Error, Stream};
 
@@ -119,6 +119,7 @@ pub struct Writer {
     page: page::Builder,
     gram_builder: grams::Builder,
     grams: Vec<u8>,
+    index: index::Builder,
     streams: Vec<StreamEntry>,
     pages: Vec<PageInfo>,
     logs: Vec<Covered>,
@@ -140,6 +141,7 @@ impl Writer {
             page: page::Builder::default(),
             gram_builder: grams::Builder::default(),
             grams: Vec::new(),
+            index: index::Builder::default(),
             streams: Vec::new(),
             pages: Vec::new(),
             logs: Vec::new(),
@@ -159,13 +161,11 @@ impl Writer {
         if !self.page.takes(entry, self.options.page_bytes) {
             self.seal_page();
         }
-        let pairs: usize = entry.metadata.iter().map(|(n, v)| n.len() + v.len()).sum();
-        // A push holds 4 GiB, so what comes from one fits.
-        if entry.line.len().saturating_add(pairs) >= u32::MAX as usize {
-            self.fail(Error::Full { what: "a page with one entry".into() });
-            return;
+        if u32::try_from(entry.line.len()).is_ok() {
+            self.page.push(entry);
+        } else {
+            self.fail(Error::Full { what: "page of a block".into() });
         }
-        self.page.push(entry);
     }
 
     /// Bytes of the block so far, without what is not sealed yet.
@@ -198,6 +198,10 @@ impl Writer {
         };
         let number = u32::try_from(self.pages.len()).map_err(|_| full("table of pages of a block"))?;
         let mut info = self.page.seal(sealer, &mut self.part)?;
+        // A push holds less than this, so only what never came in one does not fit.
+        if info.columns_raw.max(info.raw_len()) > u32::MAX.into() {
+            return Err(full("page of a block"));
+        }
         let found = self.logs.iter().position(|covered| covered.log == *log);
         let log_number = found.unwrap_or_else(|| {
             self.logs.push(Covered { log: *log, first: info.min_seq, last: info.max_seq });
@@ -219,6 +223,7 @@ impl Writer {
         let lines = &self.page.lines;
         let shape = self.gram_builder.append(lines, &self.page.columns.lengths, info.len as usize, &mut self.grams);
         (info.grams_bits, info.grams_fill) = (shape.bits, shape.fill);
+        self.index.page(self.options.full_text, lines, self.page.metadata.pairs())?;
         self.sizes.columns += info.columns_len;
         self.sizes.lines += info.len - info.columns_len;
         self.pages.push(info);
@@ -241,7 +246,7 @@ impl Writer {
     pub fn finish(mut self) -> Result<Built, Error> {
         self.seal_page();
         self.end_part(1);
-        let Self { sealer, mut parts, mut before, grams, streams, pages, logs, mut sizes, .. } = self;
+        let Self { sealer, mut parts, mut before, grams, index, streams, pages, logs, mut sizes, .. } = self;
         let mut sealer = sealer?;
         let mut footer = Footer::new(streams, pages, logs);
         let mut add = |part: Vec<u8>| {
@@ -254,7 +259,14 @@ impl Writer {
         };
         sizes.grams = grams.len() as u64;
         add(grams);
-        footer.index.range = add(Vec::new());
+        let made = index.finish(&footer.streams, &footer.pages)?;
+        let mut section = Vec::new();
+        if !made.section.is_empty() {
+            sizes.index = sealer.seal(&made.section, &mut section)?;
+        }
+        footer.index.range = add(section);
+        footer.index.raw_len = made.section.len() as u64;
+        (footer.indexed, footer.names, footer.names_complete) = (made.indexed, made.names, made.names_complete);
         let mut end = Vec::new();
         footer.encode(footer.index.range.end, &mut sealer, &mut end)?;
         sizes.footer = end.len() as u64;
