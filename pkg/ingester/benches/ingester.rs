@@ -2,17 +2,19 @@
 //! items/s of a line are its inverse.
 
 use std::cell::RefCell;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use divan::counter::ItemsCount;
+use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use futures_util::{FutureExt as _, StreamExt as _};
-use tailwater_ingester::{Config, Ingester};
+use tailwater_ingester::{Accepted, Config, Ingester, SyncPolicy, WalConfig};
 use tailwater_logql::LogQuery;
 use tailwater_logql::ast::{LineFilter, LineOp, LineOperand, LogExpr, MatchOp, Matcher, Stage};
-use tailwater_model::{Limits, SystemClock, TenantId, Timestamp};
+use tailwater_model::{Limits, SystemClock, TenantId, TenantLimits, Timestamp};
 use tailwater_wire::node::{Direction, Follow, FollowRequest, Node as _, SelectRequest};
-use tailwater_wire::push::{EntrySpan, PairSpan, Push, StreamSpan};
+use tailwater_wire::push::{EntrySpan, PairSpan, Push, StreamSpan, extract, pack};
 
 const LINES: usize = 1000;
 const STREAMS: usize = 100;
@@ -58,15 +60,44 @@ fn push(now: i64, metadata: bool) -> Push {
     push
 }
 
-fn ingester() -> Arc<Ingester> {
-    let limits = Limits {
+/// The same, as it is decoded from a body.
+fn decoded(now: i64) -> Push {
+    let push = push(now, false);
+    extract(&push, push.streams.iter().map(|stream| (push.labels(stream), push.entries(stream)))).expect("a push")
+}
+
+fn limits() -> Arc<dyn TenantLimits> {
+    Arc::new(Arc::new(Limits {
         ingestion_rate_mb: 1e9,
         ingestion_burst_size_mb: 1e9,
         per_stream_rate_limit: 1 << 50,
         per_stream_rate_limit_burst: 1 << 50,
         ..Limits::default()
+    }))
+}
+
+fn ingester() -> Arc<Ingester> {
+    Ingester::new(Config { log_memory_bytes: 64 << 20, wal: None }, limits(), Arc::new(SystemClock))
+}
+
+/// An ingester with a write-ahead log in a folder, and everything in it taken back.
+fn durable(dir: &Path, log_memory_bytes: usize) -> Arc<Ingester> {
+    let wal = WalConfig {
+        dir: dir.to_owned(),
+        sync: SyncPolicy::Interval(Duration::from_millis(100)),
+        segment_bytes: 64 << 20,
+        keep_bytes: 0,
+        max_bytes: 0,
     };
-    Ingester::new(Config { log_memory_bytes: 64 << 20, wal: None }, Arc::new(Arc::new(limits)), Arc::new(SystemClock))
+    let config = Config { log_memory_bytes, wal: Some(wal) };
+    let ingester = Ingester::open(config, limits(), Arc::new(SystemClock)).expect("a write-ahead log");
+    ingester.recover().expect("a write-ahead log that can be read");
+    ingester
+}
+
+/// Pushes whose fate is known at once.
+fn accept(ingester: &Ingester, tenant: &TenantId, push: Push, packed: Option<&[u8]>) -> Accepted {
+    ingester.push(tenant, push, packed).now_or_never().expect("nothing is waited for").expect("accepted")
 }
 
 fn tenant() -> TenantId {
@@ -93,7 +124,38 @@ fn push_1000_lines(bencher: Bencher<'_, '_>, metadata: bool) {
     bencher
         .counter(ItemsCount::new(LINES))
         .with_inputs(|| push(Timestamp::now().nanos(), metadata))
-        .bench_local_values(|push| accept(&ingester, &tenant, push));
+        .bench_local_values(|push| accept(&ingester, &tenant, push, None));
+}
+
+/// The same with a write-ahead log that is synced every 100 ms; `packed`: the body is kept as it came.
+#[divan::bench(args = [true, false])]
+fn push_1000_lines_durably(bencher: Bencher<'_, '_>, packed: bool) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (ingester, tenant) = (durable(dir.path(), 64 << 20), tenant());
+    bencher
+        .counter(ItemsCount::new(LINES))
+        .with_inputs(|| {
+            let push = decoded(Timestamp::now().nanos());
+            let body = pack(&push).expect("a push");
+            (push, packed.then_some(body))
+        })
+        .bench_local_values(|(push, body)| accept(&ingester, &tenant, push, body.as_deref()));
+}
+
+/// From a write-ahead log to an ingester that is ready: 1000 pushes of 1000 lines of 180 bytes.
+#[divan::bench(sample_count = 3, sample_size = 1)]
+fn recover_180_mb(bencher: Bencher<'_, '_>) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let tenant = tenant();
+    let ingester = durable(dir.path(), 64 << 20);
+    for i in 0..1000 {
+        let push = decoded(Timestamp::now().nanos() + i);
+        let body = pack(&push).expect("a push");
+        accept(&ingester, &tenant, push, Some(&body));
+    }
+    ingester.end().expect("a disk");
+    drop(ingester);
+    bencher.counter(BytesCount::new(1000 * LINES * LINE_BYTES)).bench_local(|| durable(dir.path(), 64 << 20));
 }
 
 /// The same with tails that concern some or all of the push, none of which is read.
@@ -105,7 +167,7 @@ fn push_1000_lines_with_groups(bencher: Bencher<'_, '_>, groups: usize) {
     bencher
         .counter(ItemsCount::new(LINES))
         .with_inputs(|| push(Timestamp::now().nanos(), false))
-        .bench_local_values(|push| accept(&ingester, &tenant, push));
+        .bench_local_values(|push| accept(&ingester, &tenant, push, None));
 }
 
 /// One line per push.
@@ -122,7 +184,7 @@ fn push_1_line(bencher: Bencher<'_, '_>) {
             push.entries.truncate(1);
             push
         })
-        .bench_local_values(|push| accept(&ingester, &tenant, push));
+        .bench_local_values(|push| accept(&ingester, &tenant, push, None));
 }
 
 /// A pushed batch evaluated for one follow: every line matches, or none does.
@@ -137,7 +199,7 @@ fn follow_1000_lines(bencher: Bencher<'_, '_>, matching: bool) {
         .counter(ItemsCount::new(LINES))
         .with_inputs(|| {
             while ready().is_some() {}
-            accept(&ingester, &tenant, push(Timestamp::now().nanos(), false))
+            accept(&ingester, &tenant, push(Timestamp::now().nanos(), false), None)
         })
         .bench_local_values(|_| black_box(ready()));
 }
@@ -148,7 +210,7 @@ fn select_from_200_batches(bencher: Bencher<'_, '_>, matching: bool) {
     let runtime = tokio::runtime::Builder::new_multi_thread().build().expect("a runtime");
     let (ingester, tenant) = (ingester(), tenant());
     for _ in 0..200 {
-        accept(&ingester, &tenant, push(Timestamp::now().nanos(), false));
+        accept(&ingester, &tenant, push(Timestamp::now().nanos(), false), None);
     }
     let query = query(".+", Some(if matching { "served" } else { "needle" }));
     let request = SelectRequest {

@@ -70,7 +70,8 @@ impl Batch {
     /// # Errors
     /// There is too much of it.
     pub(crate) fn extract(&self, texts: &[Vec<u8>]) -> Result<Push, PushError> {
-        let streams = texts.iter().zip(&self.entries.runs).map(|(text, run)| (text.as_slice(), self.entries.entries(run)));
+        let streams =
+            texts.iter().zip(&self.entries.runs).map(|(text, run)| (text.as_slice(), self.entries.entries(run)));
         let extracted = self.entries.extract(streams);
         extracted.map_err(|error| PushError::new(PushErrorKind::TooLarge, error.to_string()))
     }

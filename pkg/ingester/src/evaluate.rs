@@ -209,7 +209,7 @@ impl Reader {
                 None
             }
             Fetched::Trimmed { gap, tenant_lines, exact } => {
-                self.move_to(Place { position: gap.through, seen: Some(tenant_lines), ..self.at });
+                self.move_to(Place { position: gap.through, seen: tenant_lines, ..self.at });
                 (gap.lines > 0 || !exact).then_some(gap)
             }
             Fetched::OnDisk => None,

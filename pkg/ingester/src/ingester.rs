@@ -27,8 +27,8 @@ use crate::metrics::{LogCollector, Metrics};
 use crate::pager::{Pager, PagerMetrics};
 use crate::receipt::Receipt;
 use crate::recover::{Readiness, Recovering};
-use crate::{push, read, recover};
 use crate::tenant::{Tenant, Tenants};
+use crate::{push, read, recover};
 
 /// How often idle streams and tenants are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);

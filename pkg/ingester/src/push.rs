@@ -155,7 +155,8 @@ fn accept(ingester: &Ingester, id: &TenantId, push: Push, packed: Option<&[u8]>)
     let turn = durable.then(|| tenant.turn.lock());
     let checked = pass.check_streams(candidates);
     let is_whole = !checked.rewrite && !checked.altered && checked.entries.len() == push.entries.len();
-    let Checked { runs, numbers, entries, rewrite, bytes, taken, duplicates, changes, concerned, refusals, .. } = checked;
+    let Checked { runs, numbers, entries, rewrite, bytes, taken, duplicates, changes, concerned, refusals, .. } =
+        checked;
     if runs.is_empty() {
         let settled = if duplicates > 0 { ingester.log.settled() } else { None };
         drop(turn);

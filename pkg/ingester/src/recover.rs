@@ -94,13 +94,8 @@ struct Restoring<'a> {
 pub(crate) fn recover(ingester: &Ingester) -> Result<(), Error> {
     let readiness = &ingester.readiness;
     let (begun, mut told) = (Instant::now(), Instant::now());
-    let mut restoring = Restoring {
-        ingester,
-        tenant: None,
-        accepted_at: Timestamp::MIN,
-        streams: Vec::new(),
-        texts: HashMap::new(),
-    };
+    let mut restoring =
+        Restoring { ingester, tenant: None, accepted_at: Timestamp::MIN, streams: Vec::new(), texts: HashMap::new() };
     let progress = |Progress { done, total }| {
         readiness.done.store(done, Ordering::Relaxed);
         readiness.total.store(total, Ordering::Relaxed);
@@ -122,7 +117,13 @@ pub(crate) fn recover(ingester: &Ingester) -> Result<(), Error> {
     let Recovering { batches, done_bytes, .. } = readiness.so_far();
     let took = begun.elapsed();
     readiness.millis.store(u64::try_from(took.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
-    tracing::info!(batches, bytes = done_bytes, head = ingester.log.head(), ?took, "recovered from the write-ahead log");
+    tracing::info!(
+        batches,
+        bytes = done_bytes,
+        head = ingester.log.head(),
+        ?took,
+        "recovered from the write-ahead log"
+    );
     readiness.ready.send_replace(true);
     Ok(())
 }
@@ -146,9 +147,10 @@ impl Restoring<'_> {
             self.texts.clear();
         }
         let at = self.accepted_at;
-        let stream = self.texts.entry(tenant.id.clone()).or_default().get(text, service_name, || {
-            accepted_labels(text, service_name).map(|labels| tenant.restore(labels, at))
-        })?;
+        let stream =
+            self.texts.entry(tenant.id.clone()).or_default().get(text, service_name, || {
+                accepted_labels(text, service_name).map(|labels| tenant.restore(labels, at))
+            })?;
         stream.touch(at);
         self.streams.push(Arc::clone(&stream));
         Ok(stream)

@@ -51,17 +51,19 @@ impl Bench {
         let limits: Arc<dyn TenantLimits> = Arc::new(Arc::new(limits));
         let clock = Arc::new(SystemClock);
         let config = Config { log_memory_bytes: 2 << 30, wal: None };
+        let runtime = Runtime::new().expect("a runtime");
         let ingester = Ingester::new(config, Arc::clone(&limits), Arc::clone(&clock) as _);
         let tenant = TenantId::parse("bench").expect("a tenant id");
         let end = Timestamp::now();
         let begin = end.saturating_sub(SPAN).nanos();
         let every = i64::try_from(SPAN.as_nanos()).unwrap_or(i64::MAX) / LINES as i64;
         for first in (0..LINES).step_by(LINES_PER_PUSH) {
-            ingester.push(&tenant, push(first, |number| begin + number as i64 * every)).expect("accepted");
+            let push = push(first, |number| begin + number as i64 * every);
+            let receipt = ingester.push(&tenant, push, None);
+            runtime.block_on(receipt).expect("accepted");
         }
         let node: Arc<dyn Node> = ingester;
         let querier = Querier::new(tailwater_querier::Config::default(), Arc::new(vec![node]), limits, clock);
-        let runtime = Runtime::new().expect("a runtime");
         Self { runtime, querier, tenant, end }
     }
 

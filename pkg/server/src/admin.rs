@@ -28,13 +28,21 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response {
     if app.stopping() {
         return Failure::new(StatusCode::SERVICE_UNAVAILABLE, "Application is stopping").lined().into_response();
     }
+    if app.ingester.recovering().is_some() {
+        let text = "Ingester not ready: ingester not ready: Starting";
+        return Failure::new(StatusCode::SERVICE_UNAVAILABLE, text).lined().into_response();
+    }
     answer::ok(TEXT, "ready\n")
 }
 
 /// `/services`
 pub(crate) async fn services(State(app): State<Arc<App>>) -> Response {
-    let state = if app.stopping() { "Stopping" } else { "Running" };
-    answer::ok(TEXT, PARTS.map(|part| format!("{part} => {state}\n")).concat())
+    let state = |part| match part {
+        _ if app.stopping() => "Stopping",
+        "ingester" if app.ingester.recovering().is_some() => "Starting",
+        _ => "Running",
+    };
+    answer::ok(TEXT, PARTS.map(|part| format!("{part} => {}\n", state(part))).concat())
 }
 
 /// `/metrics`

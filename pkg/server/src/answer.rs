@@ -4,7 +4,7 @@
 use std::io::Write;
 
 use axum::body::Body;
-use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, VARY};
+use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -30,11 +30,13 @@ pub(crate) struct Failure {
     pub(crate) text: String,
     /// Whether the text ends with a line break: pushes and administration have it, reads do not.
     lined: bool,
+    /// Seconds after which the same request may succeed, if that is known.
+    pub(crate) retry_after: Option<u32>,
 }
 
 impl Failure {
     pub(crate) fn new(status: StatusCode, text: impl Into<String>) -> Self {
-        Self { status, text: text.into(), lined: false }
+        Self { status, text: text.into(), lined: false, retry_after: None }
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "used with map_err")]
@@ -63,6 +65,12 @@ impl Failure {
         Self::new(StatusCode::NOT_FOUND, "404 page not found").lined()
     }
 
+    /// Says when to try again.
+    pub(crate) fn retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
     /// With a line break at the end.
     pub(crate) fn lined(mut self) -> Self {
         self.lined = true;
@@ -79,6 +87,9 @@ impl IntoResponse for Failure {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(TEXT));
         headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
         response
     }
 }

@@ -5,6 +5,9 @@ use tailwater_ingester::{PushError, PushErrorKind};
 
 use crate::answer::Failure;
 
+/// When a push that could not be stored may be sent again, in seconds: disks do not become empty at once.
+const RETRY_STORAGE: u32 = 5;
+
 impl From<tailwater_logql::Error> for Failure {
     fn from(error: tailwater_logql::Error) -> Self {
         Self::bad_request(error)
@@ -28,9 +31,10 @@ impl From<PushError> for Failure {
             PushErrorKind::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             PushErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             PushErrorKind::NoStreams => StatusCode::UNPROCESSABLE_ENTITY,
-            PushErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            PushErrorKind::Unavailable | PushErrorKind::StorageFailed => StatusCode::SERVICE_UNAVAILABLE,
         };
-        Self::new(status, error.text)
+        let failure = Self::new(status, error.text);
+        if error.kind == PushErrorKind::StorageFailed { failure.retry_after(RETRY_STORAGE) } else { failure }
     }
 }
 

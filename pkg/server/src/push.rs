@@ -1,13 +1,15 @@
 //! The push endpoints (contract, Loki API §2). The handler collects the body, and everything after that is done on the spot if the body
 //! cannot become much: a push of a thousand lines takes some hundred microseconds, less than handing it to another thread would
-//! disturb. What may become much is read on a thread that may be busy for long, when there is room for it.
+//! disturb. What may become much is read on a thread that may be busy for long, when there is room for it. A body that came as the log
+//! keeps it goes there as it came.
 
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use tailwater_ingester::Receipt;
 use tailwater_model::TenantId;
 use tailwater_wire::compress::{self, Caps};
 use tailwater_wire::push::{self, Kind, Push};
@@ -63,6 +65,9 @@ pub(crate) async fn otlp(State(app): State<Arc<App>>, request: Request) -> Respo
             };
             let mut response = (status, otlp::status_body(&failure.text)).into_response();
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+            if let Some(seconds) = failure.retry_after {
+                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+            }
             response
         }
     }
@@ -100,14 +105,16 @@ async fn take_in(
     let patience = app.config.server.http_server_read_timeout;
     let most = expands_to(app, &head.headers, &body, nested);
     let (own, tenant) = (Arc::clone(app), tenant.clone());
-    let work = move || -> Result<(), Failure> {
-        let push = read(&own, &head.headers, &body)?;
-        drop(body);
-        own.ingester.push(&tenant, push)?;
-        Ok(())
+    let work = move || -> Result<Receipt, Failure> {
+        let headers = &head.headers;
+        let push = read(&own, headers, &body)?;
+        let is_packed = nested && push::is_packed(header(headers, &CONTENT_TYPE), header(headers, &CONTENT_ENCODING));
+        let packed = Some(body).filter(|_| is_packed);
+        Ok(own.ingester.push(&tenant, push, packed.as_deref()))
     };
     if most <= MAX_BYTES_INLINE {
-        return work();
+        let _accepted = work()?.await?;
+        return Ok(());
     }
     let room = app.room.take(most, patience).await?;
     // Also when the client goes away: what was begun is finished, and its room is taken until then.
@@ -116,7 +123,8 @@ async fn take_in(
         drop(room);
         result
     });
-    working.await.unwrap_or_else(|error| Err(Failure::internal(error)))
+    let _accepted = working.await.unwrap_or_else(|error| Err(Failure::internal(error)))?.await?;
+    Ok(())
 }
 
 /// What a body can become. `nested`: protobuf is in snappy, also inside of another coding.

@@ -77,8 +77,11 @@ impl Server {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let mebibytes = |n: u32| (n as usize).saturating_mul(1 << 20);
         let log_memory_bytes = mebibytes(config.ingester.log_memory_mb);
-        let ingester =
-            Ingester::new(tailwater_ingester::Config { log_memory_bytes }, Arc::clone(&limits), Arc::clone(&clock));
+        let ingester = Ingester::new(
+            tailwater_ingester::Config { log_memory_bytes, wal: None },
+            Arc::clone(&limits),
+            Arc::clone(&clock),
+        );
         let node: Arc<dyn Node> = Arc::clone(&ingester) as Arc<dyn Node>;
         let querier = Querier::new(
             tailwater_querier::Config {

@@ -188,12 +188,12 @@ impl ArrivalLog {
             }
         }
         for (_, outcome) in outcomes {
-            self.settle_first(disk, outcome);
+            self.settle_first(disk, &outcome);
         }
     }
 
     /// It is known what became of the first pending batch.
-    fn settle_first(&self, disk: &Disk, outcome: Result<(), Arc<Error>>) {
+    fn settle_first(&self, disk: &Disk, outcome: &Result<(), Arc<Error>>) {
         let mut leaving = Leaving::new();
         let mut appender = disk.appender.lock();
         let Some(Pending { seq, account, made, waiting }) = appender.pending.pop_front() else { return };
@@ -216,7 +216,7 @@ impl ArrivalLog {
             maker.published();
         }
         for (depends, answer) in waiting {
-            let answered = match &outcome {
+            let answered = match outcome {
                 Ok(()) if last_failed >= depends => Err(Arc::new(not_synced())),
                 Ok(()) => Ok(()),
                 Err(error) => Err(Arc::clone(error)),

@@ -41,7 +41,8 @@ impl Covered {
             return;
         }
         let new = self.dir.join("covered.tmp");
-        let written = std::fs::write(&new, print(seq, self.log)).and_then(|()| std::fs::rename(&new, self.dir.join(NAME)));
+        let written =
+            std::fs::write(&new, print(seq, self.log)).and_then(|()| std::fs::rename(&new, self.dir.join(NAME)));
         if let Err(error) = written {
             tracing::debug!(%error, "cannot remember up to where the log is in blocks");
         }

@@ -91,7 +91,7 @@ pub(super) fn batch_of(
 
 /// What is wrong with a record whose bytes are what was written, but not what anybody can read.
 pub(super) fn corrupt(seq: u64, reason: &str) -> Error {
-    Error::Corrupt { what: format!("batch {seq} of the write-ahead log").into(), reason: reason.into() }
+    Error::Corrupt { what: format!("batch {seq} of the write-ahead log"), reason: reason.into() }
 }
 
 /// The tenant's lines before a record.
@@ -136,7 +136,7 @@ impl ArrivalLog {
                 Err(error) if found.is_empty() => {
                     tracing::error!(%error, tenant = %account.tenant, lines = stored.lines, "lines are lost");
                     let gap = Gap { after: stored.seq - 1, through: stored.seq, lines: u64::from(stored.lines) };
-                    return Ok(Fetched::Trimmed { gap, tenant_lines: stored.tenant_lines, exact: true });
+                    return Ok(Fetched::Trimmed { gap, tenant_lines: Some(stored.tenant_lines), exact: true });
                 }
                 Err(_) => {
                     // Told when it is the next.
@@ -163,7 +163,7 @@ impl ArrivalLog {
         seen: Option<u64>,
     ) -> Result<Fetched, Error> {
         let unavailable =
-            |reason: String| Error::Unavailable { what: "reading the write-ahead log".into(), reason: reason.into() };
+            |reason: String| Error::Unavailable { what: "reading the write-ahead log".into(), reason };
         let Some(turns) = self.disk.as_ref().map(|disk| Arc::clone(&disk.turns)) else {
             return Err(unavailable("there is none".to_owned()));
         };
@@ -188,7 +188,7 @@ impl ArrivalLog {
             Ok(gap) => gap,
             Err(error) => {
                 tracing::warn!(%error, "how many lines were trimmed cannot be learnt");
-                Fetched::Trimmed { gap: Gap { after, through, lines: 0 }, tenant_lines: 0, exact: false }
+                Fetched::Trimmed { gap: Gap { after, through, lines: 0 }, tenant_lines: None, exact: false }
             }
         }
     }
@@ -210,16 +210,15 @@ impl ArrivalLog {
             None => self.lines_up_to(account, through, why)?,
             next => next,
         };
-        let lines = end.unwrap_or(0).saturating_sub(begin.unwrap_or(0));
-        // Without a beginning the least that is certain is nothing.
-        let lines = if begin.is_some() { lines } else { 0 };
+        // Where one of them is not known, the least that is certain is nothing. Of lines before it that count, later gaps tell.
+        let lines = begin.zip(end).map_or(0, |(begin, end)| end.saturating_sub(begin));
         // A crash may have taken lines that count for nothing since.
         let exact = begin.is_some() && end.is_some() && why != Why::Crash;
-        let tenant_lines = end.or(begin).unwrap_or(0);
-        Ok(Fetched::Trimmed { gap: Gap { after, through, lines }, tenant_lines, exact })
+        Ok(Fetched::Trimmed { gap: Gap { after, through, lines }, tenant_lines: end.or(begin), exact })
     }
 
-    /// Lines of the tenant up to a number before memory: from a mark, unless the lines were never in memory, or from its next batch.
+    /// Lines of the tenant up to a number before memory, if that is known: from a mark, unless the lines were never in memory, or from its
+    /// next batch, unless others are missing before that.
     fn lines_up_to(&self, account: &Arc<Account>, seq: u64, why: Why) -> Result<Option<u64>, Error> {
         let Some(disk) = &self.disk else { return Ok(None) };
         let mut after = seq;
@@ -237,11 +236,11 @@ impl ArrivalLog {
                 state.first - 1
             };
             let read = disk.wal.read(after, before_memory, 1, |tenant| *tenant == account.tenant)?;
+            if read.missing.is_some_and(|missing| missing.why != Why::Failed) || read.through <= after {
+                return Ok(None);
+            }
             if let Some(stored) = read.records.first() {
                 return Ok(Some(lines_before(stored)));
-            }
-            if read.through <= after {
-                return Ok(None);
             }
             after = read.through;
         }

@@ -52,6 +52,8 @@ pub(super) struct State {
     max_marks: usize,
     /// Gaps that begin before this batch may be larger than what is known of them.
     vague_before: u64,
+    /// There were tenants of which not even the number of lines is known any more.
+    is_forgetful: bool,
     pub(super) trimmed: Trimmed,
 }
 
@@ -80,6 +82,7 @@ impl State {
             marks: VecDeque::new(),
             max_marks: (max_bytes / MARKS_SHARE / size_of::<Mark>()).clamp(MIN_MARKS, MAX_MARKS),
             vague_before: head,
+            is_forgetful: head > 0,
             trimmed: Trimmed::default(),
         }
     }
@@ -193,14 +196,17 @@ impl State {
         let begin = seen.unwrap_or_else(|| self.lines_until(account, after));
         Fetched::Trimmed {
             gap: Gap { after, through, lines: end.saturating_sub(begin) },
-            tenant_lines: end,
+            tenant_lines: Some(end),
             exact: seen.is_some() || after >= self.vague_before,
         }
     }
 
     /// Lines of the tenant up to a number before memory, if that is known.
     pub(super) fn lines_at(&self, account: &Arc<Account>, seq: u64) -> Option<u64> {
-        (seq >= self.vague_before).then(|| self.lines_until(account, seq))
+        match seq {
+            0 if !self.is_forgetful => Some(0),
+            seq => (seq >= self.vague_before).then(|| self.lines_until(account, seq)),
+        }
     }
 
     /// Lines of the tenant before those that are in memory, as its first batch there tells.
@@ -219,5 +225,6 @@ impl State {
     /// Of gaps before this moment nothing certain is known any more.
     pub(super) fn forget_gaps(&mut self) {
         self.vague_before = self.vague_before.max(self.first);
+        self.is_forgetful = true;
     }
 }

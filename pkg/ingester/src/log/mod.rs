@@ -4,7 +4,8 @@
 //! Invariants:
 //! * Sequence numbers start at 1 and grow from batch to batch, by one unless the write-ahead log had to skip some. [`ArrivalLog::append`] is
 //!   the only place that gives them out; what makes a batch durable comes before readers see it.
-//! * `accepted_at` never decreases with the sequence, and no batch is accepted before a watermark that was given out earlier.
+//! * `accepted_at` never decreases with the sequence, and no batch is accepted before a watermark that was given out earlier; across
+//!   restarts, only if the machine's clock does not go back.
 //! * Readers hold no lock while they read; they fetch a few batches at a time and can never hold up the writer for longer than that.
 //! * A reader that is behind memory goes on from the write-ahead log ([`Fetched::OnDisk`]), on a thread that may block. Only what that has
 //!   let go of, too, is a gap. Readers see it: each batch knows how many lines its tenant had until then, so the size of a gap between any
@@ -37,8 +38,9 @@ use self::stamps::Stamps;
 use crate::batch::Batch;
 
 pub(crate) use self::append::{Appended, Maker, Settled};
+#[cfg(test)]
+pub(crate) use self::payload::decode;
 pub(crate) use self::payload::encode_head;
-pub(crate) use self::stretch::Uncovered;
 pub(crate) use self::texts::Texts;
 
 /// A tenant's account with the log.
@@ -64,7 +66,15 @@ impl Account {
     /// The account of a tenant of which the log has nothing.
     pub(crate) fn new(tenant: TenantId) -> Self {
         let zero = AtomicU64::default;
-        Self { tenant, written: zero(), total: zero(), trimmed: zero(), unmarked: zero(), batches: zero(), last: zero() }
+        Self {
+            tenant,
+            written: zero(),
+            total: zero(),
+            trimmed: zero(),
+            unmarked: zero(),
+            batches: zero(),
+            last: zero(),
+        }
     }
 }
 
@@ -118,8 +128,8 @@ pub(crate) enum Fetched {
     /// The batch after the position was trimmed.
     Trimmed {
         gap: Gap,
-        /// Lines of the tenant up to the end of the gap.
-        tenant_lines: u64,
+        /// Lines of the tenant up to the end of the gap, as far as is known.
+        tenant_lines: Option<u64>,
         /// Whether `gap.lines` is exact; otherwise it may be more.
         exact: bool,
     },
@@ -165,6 +175,12 @@ impl ArrivalLog {
     /// The last number before those that are in memory.
     pub(crate) fn before_memory(&self) -> u64 {
         self.state.read().first - 1
+    }
+
+    /// The last number before those that are on disk.
+    #[cfg(test)]
+    pub(crate) fn before_disk(&self) -> u64 {
+        self.disk.as_ref().map_or(0, |disk| disk.first() - 1)
     }
 
     /// The end of the log, and what `look` sees while no batch can be added.

@@ -51,7 +51,8 @@ impl ArrivalLog {
         let state = State::new(memory, before);
         let log = Arc::new(Self::new(opened.log, state, Some(Disk::new(opened.wal, sync, covered)), clock));
         let started = log.start_syncing();
-        started.map_err(|source| Error::Io { what: "start the thread that syncs the write-ahead log".into(), source })?;
+        started
+            .map_err(|source| Error::Io { what: "start the thread that syncs the write-ahead log".into(), source })?;
         Ok((log, opened.found))
     }
 

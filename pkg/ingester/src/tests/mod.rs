@@ -1,8 +1,11 @@
 //! The ingester as a whole, through what it offers others.
 
+mod durable;
+mod faulty;
 mod follows;
 mod history;
 mod model;
+mod payloads;
 mod rules;
 mod samples;
 mod stretches;
@@ -16,9 +19,10 @@ use tailwater_logql::LogQuery;
 use tailwater_logql::ast::{LineFilter, LineOp, LineOperand, LogExpr, MatchOp, Matcher, Stage};
 use tailwater_model::{Clock, Limits, TenantId, Timestamp};
 use tailwater_wire::node::{Direction, Follow, FollowEvent, FollowRequest, Node as _, SelectRequest};
-use tailwater_wire::push::{EntrySpan, PairSpan, Push, StreamSpan};
+use tailwater_wire::push::{EntrySpan, PairSpan, Push, StreamSpan, extract};
 
-use crate::{Accepted, Config, Ingester, PushError};
+use self::faulty::Faulty;
+use crate::{Accepted, Config, Ingester, PushError, WalConfig};
 
 const SECOND: i64 = 1_000_000_000;
 
@@ -61,7 +65,7 @@ fn push_of(streams: &[(&str, &[TestEntry<'_>])]) -> Push {
         push.streams.push(StreamSpan { labels_offset, labels_len, entries_start, entries_len });
     }
     push.body = body.into();
-    push
+    extract(&push, push.streams.iter().map(|stream| (push.labels(stream), push.entries(stream)))).unwrap()
 }
 
 fn matcher(name: &str, op: MatchOp, value: &str) -> Matcher {
@@ -118,6 +122,23 @@ impl Bench {
         let limits = Arc::new(Arc::new(limits));
         let config = Config { log_memory_bytes, wal: None };
         Self { ingester: Ingester::new(config, limits, Arc::<TestClock>::clone(&clock)), clock }
+    }
+
+    /// With a write-ahead log, on what a disk holds by now.
+    async fn reopen(limits: Limits, log_memory_bytes: usize, wal: &WalConfig, disk: &Arc<Faulty>, now: i64) -> Self {
+        let bench = Self::open(limits, log_memory_bytes, wal, disk, now);
+        let ingester = Arc::clone(&bench.ingester);
+        tokio::task::spawn_blocking(move || ingester.recover()).await.unwrap().unwrap();
+        bench
+    }
+
+    /// The same, before it is recovered.
+    fn open(limits: Limits, log_memory_bytes: usize, wal: &WalConfig, disk: &Arc<Faulty>, now: i64) -> Self {
+        let clock = Arc::new(TestClock(AtomicI64::new(now)));
+        let config = Config { log_memory_bytes, wal: Some(wal.clone()) };
+        let (disk, limits) = (Arc::clone(disk) as _, Arc::new(Arc::new(limits)));
+        let ingester = Ingester::open_on(disk, config, limits, Arc::<TestClock>::clone(&clock)).unwrap();
+        Self { ingester, clock }
     }
 
     fn advance(&self, nanos: i64) {

@@ -1,11 +1,14 @@
-//! The log and its readers against a plain list of what was pushed.
+//! The log and its readers against a plain list of what was pushed; in memory alone, and with a write-ahead log that is trimmed and
+//! opened anew in between.
 
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use tailwater_wire::node::ReadRequest;
+use tailwater_wire::node::{Gap, ReadRequest};
+use tailwater_wire::push::pack;
 
 use super::*;
+use crate::SyncPolicy;
 
 /// Streams that are pushed to.
 const STREAMS: [&str; 4] = [r#"{app="a"}"#, r#"{app="b"}"#, r#"{app="a",n="1"}"#, r#"{app="c"}"#];
@@ -40,6 +43,14 @@ enum Op {
         len: u64,
         max_bytes: usize,
     },
+    /// So many of the oldest batches that are not in blocks yet are.
+    Cover {
+        batches: u64,
+    },
+    /// The process ends and comes back. Followers go on where they were.
+    Reopen {
+        clean: bool,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -55,6 +66,14 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+fn durable_op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        30 => op(),
+        1 => (0..20_u64).prop_map(|batches| Op::Cover { batches }),
+        1 => any::<bool>().prop_map(|clean| Op::Reopen { clean }),
+    ]
+}
+
 /// What was pushed as one batch.
 struct Pushed {
     tenant: usize,
@@ -67,7 +86,32 @@ struct Following {
     query: usize,
     /// Everything up to here was told.
     position: u64,
-    follow: Follow,
+    /// Lines that were lost and not told, as far as that cannot be known: a later gap may tell them.
+    owed: u64,
+    follow: Option<Follow>,
+}
+
+/// What keeps the log.
+struct Keeper {
+    memory: usize,
+    place: Option<(tempfile::TempDir, WalConfig, Arc<Faulty>)>,
+    /// Whether it is certain how many lines were lost, also before the process was started.
+    exact: bool,
+}
+
+impl Keeper {
+    async fn open(&self, now: i64) -> Bench {
+        match &self.place {
+            Some((_, wal, disk)) => Bench::reopen(no_limits(), self.memory, wal, disk, now).await,
+            None => Bench::with_memory(no_limits(), self.memory),
+        }
+    }
+
+    /// The last batch that a gap may name.
+    fn trimmed(&self, bench: &Bench) -> u64 {
+        let log = &bench.ingester.log;
+        if self.place.is_some() { log.before_disk().min(log.before_memory()) } else { log.before_memory() }
+    }
 }
 
 #[derive(Default)]
@@ -107,13 +151,17 @@ impl Model {
     }
 
     /// Checks one event of a follow. Nothing may be left out without a gap, nothing told twice.
-    fn check(&mut self, following: &mut Following, event: &FollowEvent, trimmed: u64) {
-        let Following { tenant, query, position, .. } = following;
+    fn check(&mut self, following: &mut Following, event: &FollowEvent, trimmed: u64, exact: bool) {
+        let Following { tenant, query, position, owed, .. } = following;
         match event {
             FollowEvent::Lines(batch) => {
                 let got = self.note(batch);
                 assert!(!got.is_empty());
-                assert_eq!(got, self.matching(*tenant, *query, *position, batch.through));
+                assert_eq!(
+                    got,
+                    self.matching(*tenant, *query, *position, batch.through),
+                    "after {position}, trimmed {trimmed}"
+                );
                 self.watermarks.push((batch.through, batch.watermark));
                 *position = batch.through;
             }
@@ -126,10 +174,16 @@ impl Model {
             FollowEvent::Gap(gap) => {
                 assert_eq!(self.matching(*tenant, *query, *position, gap.after), []);
                 assert!(*position <= gap.after && gap.after < gap.through && gap.through <= trimmed);
-                assert_eq!(gap.lines, self.lines_of(*tenant, gap.after, gap.through));
+                *owed = self.check_gap(*tenant, gap, *owed, exact);
                 *position = gap.through;
             }
         }
+    }
+
+    fn check_gap(&self, tenant: usize, gap: &Gap, owed: u64, exact: bool) -> u64 {
+        let lost = self.lines_of(tenant, gap.after, gap.through) + owed;
+        assert!(if exact { gap.lines == lost } else { gap.lines <= lost }, "{gap:?} of {lost}");
+        lost - gap.lines
     }
 
     /// `read` of a stretch tells the same lines, or their gap.
@@ -140,12 +194,14 @@ impl Model {
         through: u64,
         mut read: impl FnMut(u64) -> tailwater_wire::node::ReadChunk,
         trimmed: u64,
+        exact: bool,
     ) {
+        let mut owed = 0;
         while after < through {
             let chunk = read(after);
             let begin = chunk.gap.map_or(after, |gap| {
                 assert!(gap.after == after && gap.through <= trimmed.min(through));
-                assert_eq!(gap.lines, self.lines_of(tenant, gap.after, gap.through));
+                owed = self.check_gap(tenant, &gap, owed, exact);
                 gap.through
             });
             assert!(chunk.through > after && chunk.through <= through && chunk.batch.through == chunk.through);
@@ -159,16 +215,16 @@ fn queries() -> [Arc<LogQuery>; 3] {
     [app("a"), app("b"), query_of(vec![matcher("app", MatchOp::Re, ".+")], Some("7"))]
 }
 
-async fn run(memory: usize, ops: Vec<Op>) {
-    let bench = Bench::with_memory(no_limits(), memory);
+async fn run(mut keeper: Keeper, ops: Vec<Op>) {
+    let durable = keeper.place.is_some();
+    let mut bench = keeper.open(NOW).await;
     let tenants = [tenant("one"), tenant("two")];
     let queries = queries();
     let mut model = Model::default();
     let mut following: Vec<Following> = Vec::new();
     let mut lines = 0;
-    let log = Arc::clone(&bench.ingester.log);
-    let trimmed = || log.head() - log.size().batches;
     for op in ops {
+        let log = Arc::clone(&bench.ingester.log);
         match op {
             Op::Push { tenant, streams } => {
                 let mut pushed = Pushed { tenant, lines: Vec::new() };
@@ -186,7 +242,10 @@ async fn run(memory: usize, ops: Vec<Op>) {
                 };
                 let taken: Vec<_> = streams.iter().map(take).collect();
                 let parts: Vec<_> = taken.iter().map(|(stream, entries)| (*stream, entries.as_slice())).collect();
-                let accepted = bench.push_to(&tenants[tenant], push_of(&parts)).unwrap();
+                let push = push_of(&parts);
+                let packed = (lines % 2 == 0).then(|| pack(&push).unwrap());
+                let accepted = bench.ingester.push(&tenants[tenant], push, packed.as_deref());
+                let accepted = accepted.now_or_never().unwrap().unwrap();
                 model.batches.push(pushed);
                 assert_eq!(accepted.seq, Some(model.batches.len() as u64));
             }
@@ -199,14 +258,17 @@ async fn run(memory: usize, ops: Vec<Op>) {
                     after,
                 };
                 let follow = bench.ingester.follow(request);
-                following.push(Following { tenant, query, position: after, follow });
+                following.push(Following { tenant, query, position: after, owed: 0, follow: Some(follow) });
             }
             Op::Take { follower, events } => {
                 let n = following.len().max(1);
                 let Some(following) = following.get_mut(follower % n) else { continue };
                 for _ in 0..events {
-                    let Some(event) = ready(&mut following.follow) else { break };
-                    model.check(following, &event, trimmed());
+                    let Some(follow) = &mut following.follow else { break };
+                    // Reading from disk takes its time.
+                    let event = if durable { follow.next().await } else { ready(follow) };
+                    let Some(event) = event else { break };
+                    model.check(following, &event, keeper.trimmed(&bench), keeper.exact);
                 }
             }
             Op::Leave { follower } => {
@@ -224,21 +286,42 @@ async fn run(memory: usize, ops: Vec<Op>) {
                     let request = ReadRequest { tenant, query, detect_level: false, after, through, max_bytes };
                     crate::read::chunk(&log, &of.account, &request, &tailwater_store::scan::Cancel::default()).unwrap()
                 };
-                model.check_read((tenant, query), after, through, read, trimmed());
+                model.check_read((tenant, query), after, through, read, keeper.trimmed(&bench), keeper.exact);
+            }
+            Op::Cover { batches } => log.set_covered(log.covered() + batches),
+            Op::Reopen { clean } => {
+                if clean {
+                    bench.ingester.close();
+                    bench.ingester.end().unwrap();
+                }
+                let (id, now) = (log.id(), bench.clock.now().nanos());
+                // What was lost before is not known any more.
+                keeper.exact &= log.before_disk() == 0;
+                following.iter_mut().for_each(|f| f.follow = None);
+                // The clock was another process's.
+                model.watermarks.clear();
+                drop((bench, log));
+                bench = keeper.open(now).await;
+                assert_eq!((bench.ingester.log.id(), bench.ingester.log.head()), (id, model.batches.len() as u64));
+                for f in &mut following {
+                    let (tenant, query) = (tenants[f.tenant].clone(), Arc::clone(&queries[f.query]));
+                    let request = FollowRequest { tenant, query, detect_level: false, after: f.position };
+                    f.follow = Some(bench.ingester.follow(request));
+                }
             }
         }
     }
     for mut following in following {
-        while following.position < log.head() {
-            let event = following.follow.next().await.unwrap();
-            model.check(&mut following, &event, trimmed());
+        while following.position < bench.ingester.log.head() {
+            let Some(follow) = &mut following.follow else { break };
+            let event = follow.next().await.unwrap();
+            model.check(&mut following, &event, keeper.trimmed(&bench), keeper.exact);
         }
     }
     for (position, watermark) in &model.watermarks {
         let mut later = model.accepted.range(position + 1..);
         assert!(later.all(|(_, accepted)| accepted >= watermark));
     }
-    drop(log);
     assert_eq!(bench.ingester.metrics_of_tails(), (0, 0));
 }
 
@@ -250,6 +333,21 @@ proptest! {
     fn every_line_is_told_once_or_its_loss_is(memory in 3_000..40_000_usize, ops in proptest::collection::vec(op(), 1..120)) {
         prop_assume!(ops.iter().filter(|op| matches!(op, Op::Push { .. })).count() <= 64);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        runtime.block_on(run(memory, ops));
+        runtime.block_on(run(Keeper { memory, place: None, exact: true }, ops));
+    }
+
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn every_line_on_disk_is_told_once(memory in 3_000..20_000_usize, ops in proptest::collection::vec(durable_op(), 1..120)) {
+        prop_assume!(ops.iter().filter(|op| matches!(op, Op::Push { .. })).count() <= 64);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let wal = WalConfig { dir: dir.path().to_owned(), sync: SyncPolicy::Os, segment_bytes: 1 << 10, keep_bytes: 0, max_bytes: 0 };
+        let place = Some((dir, wal, Arc::default()));
+        runtime.block_on(run(Keeper { memory, place, exact: true }, ops));
     }
 }

@@ -50,6 +50,8 @@ pub(super) struct Shared {
     pub(super) synced: AtomicU64,
     /// Everything up to here is in blocks.
     pub(super) covered: AtomicU64,
+    /// The last number when the log was opened: what is up to there was accepted by whoever wrote it.
+    pub(super) found_last: u64,
     pub(super) sync_trouble: Quiet,
     pub(super) _guard: Box<dyn Guard>,
 }
@@ -146,13 +148,9 @@ impl Wal {
         drop(self.ticker.lock().take());
         self.shared.sync_now()?;
         let mut writer = self.shared.writer.lock();
+        self.shared.start(&mut writer)?;
+        self.shared.make_void(&mut writer)?;
         self.shared.heal(&mut writer)?;
-        if writer.start.is_some() || writer.void.is_some() {
-            return Err(Error::unavailable(
-                self.shared.what(),
-                "what it has to say about skipped numbers is not on disk",
-            ));
-        }
         let meta = Meta { log: self.shared.log, boot: self.shared.disk.boot_id(), clean: true, next: writer.next };
         let saved = meta.save(&*self.shared.disk, &self.shared.config.dir);
         saved.map_err(|error| Error::io("mark the write-ahead log as closed", error))
@@ -260,15 +258,22 @@ impl Shared {
 
     /// Begins a new segment.
     fn roll(&self, writer: &mut Writer) -> Result<(), Error> {
-        if writer.active.first() == writer.next {
-            // Nothing is in it; the new one would be the same.
+        let active = Arc::clone(&writer.active);
+        let empty = active.first() == writer.next;
+        if empty && !active.extent.read().suspect {
+            // The new one would be the same.
             writer.roll = false;
             return Ok(());
         }
+        // One that is empty, but could not be synced, is written once more.
         let header = SegmentHeader { log: self.log, first: writer.next, from: writer.next, why: Why::Trimmed };
+        let header = if empty { active.header } else { header };
         let made = Segment::create(&*self.disk, &self.config.dir, header, &self.metrics);
         let segment = made.map_err(|error| Error::io("begin a segment of the write-ahead log", error))?;
-        self.change(|list| list.push(Arc::clone(&segment)));
+        self.change(|list| {
+            list.retain(|one| !(empty && Arc::ptr_eq(one, &active)));
+            list.push(Arc::clone(&segment));
+        });
         writer.active = segment;
         writer.roll = false;
         Ok(())
@@ -294,11 +299,8 @@ impl Shared {
     pub(super) fn create_synced(&self, header: SegmentHeader) -> Result<Arc<Segment>, Error> {
         let make = || {
             let segment = Segment::create(&*self.disk, &self.config.dir, header, &self.metrics)?;
-            let synced = segment.file.sync().and_then(|()| self.disk.sync_dir(&self.config.dir));
-            if let Err(error) = synced {
-                let _ = self.disk.remove(&segment.path);
-                return Err(error);
-            }
+            segment.file.sync()?;
+            self.disk.sync_dir(&self.config.dir)?;
             let mut extent = segment.extent.write();
             extent.synced = extent.end;
             extent.named = true;

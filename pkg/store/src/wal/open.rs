@@ -1,11 +1,11 @@
 //! Opening a log: finding out what is on disk, clearing what is none of it, and finding the next number.
 //!
 //! Invariants: a number that somebody may have seen is never given out again; nothing that can still be read is deleted or cut; what was
-//! found to be missing is told. On disk the order is: clear, sync what was found, say that numbers are skipped, write `meta`; a crash in
+//! found to be missing is told. On disk the order is: cut, say that numbers are skipped, write `meta`, sync what was found; a crash in
 //! between leads to the same again.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -13,7 +13,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use tailwater_model::LogId;
 
 use super::disk::{Disk, DiskFile, read_full};
-use super::format::{BadHeader, SEGMENT_HEADER, SegmentHeader};
+use super::format::{BadHeader, RECORD_HEADER, SEGMENT_HEADER, SegmentHeader};
 use super::log::{Shared, Start, Writer};
 use super::meta::Meta;
 use super::metrics::{Metrics, Quiet};
@@ -47,6 +47,10 @@ struct Opener<'a> {
     doubt: bool,
     /// The last segment cannot be appended to.
     sealed: bool,
+    /// How many records there may be at its end that the disk cannot read now.
+    unread: u64,
+    /// Files of no use.
+    leftovers: Vec<PathBuf>,
 }
 
 impl Wal {
@@ -80,23 +84,31 @@ impl Wal {
             floor: meta.as_ref().map_or(1, |meta| meta.next.max(1)),
             doubt: !clean && !files.is_empty() && !(boot.is_some() && meta.is_some_and(|meta| meta.boot == boot)),
             sealed: false,
+            unread: 0,
+            leftovers: Vec::new(),
         };
         let mut log = known.or(newest).unwrap_or_else(LogId::generate);
+        let none = files.is_empty();
         let mut segments = opener.segments(log, files).map_err(|error| io("read the write-ahead log", error))?;
-        if segments.is_empty() && known.is_some() && !clean {
+        if none && known.is_some() && !clean {
             // Where its numbers ended cannot be known, so they cannot go on.
             tracing::error!(%log, dir = %dir.display(), "the write-ahead log's segments are gone; a new log begins");
             log = LogId::generate();
             opener.floor = 1;
         }
         let (next, skip) = opener.next(log, &segments)?;
-        opener.sync(&segments, clean).map_err(|error| io("sync the write-ahead log", error))?;
+        if clean {
+            for segment in &segments {
+                let mut extent = segment.extent.write();
+                (extent.synced, extent.synced_last, extent.named) = (extent.end, extent.last, true);
+            }
+        }
 
         let mut found = opener.found;
         found.segments = segments.len() as u64;
         found.records = segments.iter().map(|segment| segment.extent.read().records).sum();
         found.bytes = segments.iter().map(|segment| segment.bytes()).sum();
-        let sealed = opener.sealed;
+        let (sealed, leftovers) = (opener.sealed, std::mem::take(&mut opener.leftovers));
         let mut start = Start { skip, meta: Meta { log, boot, clean: false, next } };
         let active = match segments.last() {
             Some(last) => Arc::clone(last),
@@ -115,8 +127,9 @@ impl Wal {
             list: RwLock::new(Arc::new(segments)),
             syncs: Mutex::new(Syncs::default()),
             round_over: Condvar::new(),
-            synced: AtomicU64::new(if config.sync == SyncPolicy::Os && !clean { 0 } else { next - 1 }),
+            synced: AtomicU64::new(if clean { next - 1 } else { 0 }),
             covered: AtomicU64::new(0),
+            found_last: next - 1,
             sync_trouble: Quiet::default(),
             _guard: guard,
             log,
@@ -130,8 +143,19 @@ impl Wal {
                 Err(error @ Error::Full { .. }) => {
                     tracing::error!(%error, "the disk is full; the write-ahead log can be read, nothing can be appended");
                 }
-                result => result?,
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    for path in leftovers.iter().filter(|path| shared.segments().iter().all(|one| one.path != **path)) {
+                        if let Err(error) = shared.disk.remove(path) {
+                            tracing::warn!(%error, path = %path.display(), "cannot delete an empty segment");
+                        }
+                    }
+                }
             }
+        }
+        if !clean && shared.syncs_names() {
+            // The process that wrote it may not have come to that. Told and tried again if it fails.
+            let _ = shared.sync_now();
         }
         shared.gauge();
         let ticker = match shared.config.sync {
@@ -195,8 +219,8 @@ impl Opener<'_> {
             let survey = segment.survey(file.len, upto, window, newest)?;
             if file.header.is_err() && segment.extent.read().records == 0 {
                 if file.len <= SEGMENT_HEADER {
-                    // As a crash leaves it. Its number is not used for what came before.
-                    self.disk.remove(&segment.path)?;
+                    // As a crash leaves it. It goes once its number is known from another file.
+                    self.leftovers.push(segment.path);
                 } else {
                     self.set_aside(&segment.path, "neither its header nor any record is valid")?;
                     self.doubt = true;
@@ -216,6 +240,7 @@ impl Opener<'_> {
                     // Not to be cut: it may be read another time.
                     self.sealed = true;
                     self.doubt = true;
+                    self.unread = file.len.saturating_sub(segment.bytes()) / RECORD_HEADER as u64;
                 } else if let Some(garbage) = survey.garbage {
                     segment.file.cut(garbage.offset)?;
                     self.found.cut_bytes += file.len - garbage.offset;
@@ -236,6 +261,9 @@ impl Opener<'_> {
         }
         segments.reverse();
         self.gaps(&mut segments);
+        for segment in &mut segments {
+            segment.found = segment.last();
+        }
         Ok(segments.into_iter().map(Arc::new).collect())
     }
 
@@ -273,22 +301,8 @@ impl Opener<'_> {
         }
         self.found.skipped = next - follows;
         tracing::warn!(from = follows, next, "sequence numbers of the write-ahead log are skipped after a crash");
-        Ok((next, Some(SegmentHeader { log, first: next, from: follows, why: Why::Crash })))
-    }
-
-    /// Makes sure that what was found survives a loss of power: the process that wrote it may not have come to that.
-    fn sync(&self, segments: &[Arc<Segment>], clean: bool) -> io::Result<()> {
-        let sync = self.config.sync != SyncPolicy::Os;
-        for segment in segments {
-            if sync && !clean {
-                segment.file.sync()?;
-            }
-            let mut extent = segment.extent.write();
-            if sync || clean {
-                (extent.synced, extent.synced_last, extent.named) = (extent.end, extent.last, true);
-            }
-        }
-        if sync && !clean { self.disk.sync_dir(&self.config.dir) } else { Ok(()) }
+        let from = (follows + self.unread).min(next);
+        Ok((next, Some(SegmentHeader { log, first: next, from, why: Why::Crash })))
     }
 
     /// A segment that survives a loss of power.

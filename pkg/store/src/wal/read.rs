@@ -11,6 +11,7 @@ use tailwater_model::TenantId;
 
 use super::cursor::{Cursor, Step};
 use super::format::Head;
+use super::log::Shared;
 use super::segment::{BAD_PAYLOAD, Segment};
 use super::{Item, Missing, Progress, Stored, Wal, Why};
 use crate::Error;
@@ -80,7 +81,7 @@ impl Wal {
         let mut read = Read { missing: None, records: Vec::new(), through: after };
         let mut bytes = 0;
         for _ in 0..LOOK_RECORDS {
-            let Some(next) = walk.next()? else { break };
+            let Some(next) = self.shared.next(&mut walk)? else { break };
             let missing = match next {
                 Next::Missing(missing) => missing,
                 Next::Record(head) => {
@@ -129,7 +130,7 @@ impl Wal {
         let skipped: u64 = sizes.iter().take(walk.at).sum();
         let total = sizes.iter().sum::<u64>() - skipped;
         let mut told = 0;
-        while let Some(next) = walk.next()? {
+        while let Some(next) = self.shared.next(&mut walk)? {
             let done = (sizes.iter().take(walk.at).sum::<u64>() + walk.offset).saturating_sub(skipped);
             if done >= told + PROGRESS_BYTES {
                 told = done;
@@ -145,6 +146,21 @@ impl Wal {
         }
         progress(Progress { done: total, total });
         Ok(())
+    }
+}
+
+impl Shared {
+    /// What comes next in the log. Numbers that are skipped, but not on disk yet, are missing too.
+    fn next(&self, walk: &mut Walk<'_>) -> Result<Option<Next>, Error> {
+        if let Some(next) = walk.next()? {
+            return Ok(Some(next));
+        }
+        if walk.last >= walk.upto || walk.at < walk.segments.len() {
+            return Ok(None);
+        }
+        let writer = self.writer.lock();
+        let (last, why) = (writer.next - 1, if writer.start.is_some() { Why::Crash } else { Why::Failed });
+        Ok((last > walk.last).then(|| walk.missing(last, why)))
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Segment {
     pub(super) header: SegmentHeader,
     pub(super) extent: RwLock<Extent>,
     pub(super) metrics: Metrics,
+    /// The last record that was accepted by whoever had the log open before; 0 if the segment was not there then.
+    pub(super) found: u64,
     told: Mutex<Vec<u64>>,
 }
 
@@ -127,12 +129,13 @@ impl Segment {
             if error.kind() != io::ErrorKind::AlreadyExists {
                 return Err(error);
             }
-            // Left by an attempt that failed: the log has no segment of that number.
-            disk.remove(&path)?;
-            disk.create(&path)
+            // Left by an attempt that failed: the log has no segment of that number. Not deleted, so that the number stays known.
+            let file = disk.open(&path)?;
+            file.cut(0)?;
+            Ok(file)
         })?;
         if let Err(error) = append_all(&*file, &mut [IoSlice::new(&header.encode())]) {
-            let _ = disk.remove(&path);
+            let _ = file.cut(0);
             return Err(error);
         }
         Ok(Arc::new(Self::new(file, path, header, metrics.clone())))
@@ -140,7 +143,7 @@ impl Segment {
 
     pub(super) fn new(file: Arc<dyn DiskFile>, path: PathBuf, header: SegmentHeader, metrics: Metrics) -> Self {
         let extent = RwLock::new(Extent::empty(header.first));
-        Self { file, path, header, extent, metrics, told: Mutex::default() }
+        Self { file, path, header, extent, metrics, found: 0, told: Mutex::default() }
     }
 
     /// Goes through all records and learns where they are. `upto`: the last number that may be in it. `payloads`: whether those are read
@@ -209,6 +212,12 @@ impl Segment {
     pub(super) fn is_dirty(&self) -> bool {
         let extent = self.extent.read();
         extent.synced < extent.end || !extent.named
+    }
+
+    /// Whether something of it would not survive a loss of power that was accepted before the log was opened.
+    pub(super) fn owes(&self) -> bool {
+        let extent = self.extent.read();
+        self.found > 0 && (extent.synced == 0 || extent.synced_last < self.found)
     }
 
     /// The first number that may be in it.

@@ -2,7 +2,7 @@
 //!
 //! Invariants: one round at a time; `synced` never passes a record whose sync did not succeed, and a segment whose sync failed once is
 //! never synced by a later success: its records are either void ([`SyncPolicy::Always`], nobody was told that they are accepted) or copied
-//! into a new file (otherwise). See [the module](super).
+//! into a new file (otherwise, and if they were found when the log was opened). See [the module](super).
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -143,7 +143,7 @@ impl Shared {
                     tracing::error!(%error, segment = segment.name(), kept_back, "the write-ahead log cannot be synced");
                 }
                 let mut writer = self.writer.lock();
-                if self.config.sync == SyncPolicy::Always {
+                if self.config.sync == SyncPolicy::Always && !segment.owes() {
                     self.fail_unsynced(&mut writer);
                     // Should this fail, the next append tries it again and is refused until it succeeds.
                     let _ = self.make_void(&mut writer);
@@ -183,8 +183,9 @@ impl Shared {
 
     /// Takes back all that was not synced: at once for readers and for those who wait, then on disk by [`Self::make_void`].
     fn fail_unsynced(&self, writer: &mut Writer) {
-        let from = self.synced() + 1;
-        let segments: Vec<_> = self.segments().iter().filter(|segment| segment.is_dirty()).map(Arc::clone).collect();
+        let from = self.synced().max(self.found_last) + 1;
+        let segments: Vec<_> =
+            self.segments().iter().filter(|segment| segment.is_dirty() && !segment.owes()).map(Arc::clone).collect();
         for segment in &segments {
             segment.extent.write().drop_unsynced();
         }
@@ -259,7 +260,8 @@ impl Shared {
             file.sync()?;
             self.disk.rename(&temporary, &path)?;
             self.disk.sync_dir(dir)?;
-            let new = Segment::new(file, path.clone(), header, self.metrics.clone());
+            let mut new = Segment::new(file, path.clone(), header, self.metrics.clone());
+            new.found = segment.found;
             let len = SEGMENT_HEADER + (old.end - begin);
             // What the kernel had given up already is found here, and told.
             new.survey(len, old.last, COPY_BYTES, true)?;
@@ -272,8 +274,9 @@ impl Shared {
         let new = copy().map_err(|error| Error::io(format!("copy {}", segment.path.display()), error))?;
         // Readers may hold the old one, so it stays as it is: what is in both is read from the new one by those who come later.
         let kept = (!whole).then(|| {
-            let kept =
+            let mut kept =
                 Segment::new(Arc::clone(&segment.file), segment.path.clone(), segment.header, self.metrics.clone());
+            kept.found = segment.found.min(old.synced_last);
             let mut extent = old;
             extent.drop_unsynced();
             extent.suspect = false;

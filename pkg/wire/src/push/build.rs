@@ -204,10 +204,7 @@ pub fn pack(push: &Push) -> Result<Vec<u8>, Error> {
 ///
 /// # Errors
 /// [`Error::TooLarge`] for more than a push can hold.
-pub fn extract<'a>(
-    push: &Push,
-    streams: impl IntoIterator<Item = (&'a [u8], &'a [EntrySpan])>,
-) -> Result<Push, Error> {
+pub fn extract<'a>(push: &Push, streams: impl IntoIterator<Item = (&'a [u8], &'a [EntrySpan])>) -> Result<Push, Error> {
     let mut some = Builder::with_capacity(push.body.len());
     for (labels, entries) in streams {
         some.begin_stream();
