@@ -190,7 +190,7 @@ fn accept(ingester: &Ingester, id: &TenantId, push: Push, packed: Option<&[u8]>)
     let appended = ingester.log.append(batch, &[&head, &body], duplicates > 0, pushed);
     let appended = appended.map_err(|(error, mut pushed)| {
         pushed.take_back();
-        if let (Error::Full { .. }, Some(pager)) = (&error, ingester.pager.get()) {
+        if let (tailwater_store::Error::Full { .. }, Some(pager)) = (&error, ingester.pager.get()) {
             pager.press();
         }
         not_stored(&error)

@@ -101,7 +101,7 @@ impl ArrivalLog {
         self.uncovered().oldest.map_or(watermark, |oldest| oldest.min(watermark))
     }
 
-    /// The batches of all tenants after one number and up to another, in order, until their lines have `max_line_bytes`; and up to which
+    /// The batches of all tenants after one number and up to another, in order, until their lines have about `max_line_bytes`; and up to which
     /// number these are all. At least one, if there is any. Batches that cannot be read are left out, which is told in the log. Blocks.
     ///
     /// # Errors
@@ -119,7 +119,7 @@ impl ArrivalLog {
                     if batch.seq > upto || (bytes >= max_line_bytes && !found.is_empty()) {
                         break;
                     }
-                    bytes += batch.line_bytes;
+                    bytes += weight(batch);
                     through = batch.seq;
                     found.push(Arc::clone(batch));
                 }
@@ -139,7 +139,7 @@ impl ArrivalLog {
                 let account = accounts.entry(tenant.clone()).or_insert_with(|| Arc::new(Account::new(tenant.clone())));
                 match disk.batch(stored, account) {
                     Ok(batch) => {
-                        bytes += batch.line_bytes;
+                        bytes += weight(&batch);
                         found.push(Arc::new(batch));
                     }
                     Err(error) => tracing::error!(%error, %tenant, lines = stored.lines, "lines are lost"),
@@ -259,6 +259,12 @@ impl ArrivalLog {
             }
         }
     }
+}
+
+/// What a batch counts for in a stretch: the bytes of its lines, or half of its memory if that is more, so that empty lines or much
+/// structured metadata do not make a stretch endless.
+fn weight(batch: &Batch) -> u64 {
+    batch.line_bytes.max(batch.memory() as u64 / 2)
 }
 
 /// What a segment holds of a tenant within positions and times.

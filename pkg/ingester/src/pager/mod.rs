@@ -82,7 +82,11 @@ pub struct PagerConfig {
 
 impl Default for PagerConfig {
     fn default() -> Self {
-        Self { target_block_bytes: 128 << 20, max_block_age: Duration::from_secs(30 * 60), block: Options::default() }
+        Self {
+            target_block_bytes: 128 << 20,
+            max_block_age: Duration::from_secs(30 * 60),
+            block: Options::default(),
+        }
     }
 }
 
@@ -227,7 +231,7 @@ impl fmt::Debug for Pager {
 
 async fn run(shared: Arc<Shared>) {
     let mut waiters: Vec<Waiter> = Vec::new();
-    let mut failures: u32 = 0;
+    let mut failures = 0_u32;
     let mut pause_until: Option<Instant> = None;
     while !shared.stop.load(Ordering::Acquire) {
         waiters.append(&mut shared.waiting.lock());
