@@ -13,7 +13,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tailwater_model::{Labels, Limits, TenantId, Timestamp};
-use tailwater_store::Error;
 use tailwater_store::entries::{Run, content_key};
 use tailwater_store::wal::MAX_PAYLOAD;
 use tailwater_wire::push::{self, EntrySpan, Push};
