@@ -55,7 +55,6 @@ impl ArrivalLog {
 
     /// Everything up to `seq` is in blocks that the catalog lists: the write-ahead log may let go of it. Never moves back, nor beyond the
     /// head. Blocks.
-    #[cfg_attr(not(test), expect(dead_code, reason = "whoever cuts blocks calls it, and that comes next"))]
     pub(crate) fn set_covered(&self, seq: u64) {
         let Some(disk) = &self.disk else { return };
         let seq = seq.min(self.head());
@@ -106,7 +105,6 @@ impl ArrivalLog {
     ///
     /// # Errors
     /// What the disk said. It may be tried again.
-    #[cfg_attr(not(test), expect(dead_code, reason = "whoever cuts blocks calls it, and that comes next"))]
     pub(crate) fn stretch(&self, after: u64, upto: u64, max_line_bytes: u64) -> Result<(Vec<Arc<Batch>>, u64), Error> {
         let upto = upto.min(self.head());
         let (mut found, mut bytes, mut through) = (Vec::new(), 0, after);

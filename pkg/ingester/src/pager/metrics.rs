@@ -101,7 +101,12 @@ impl Collector for Lag {
         let age = uncovered.oldest.map_or(Duration::ZERO, |at| self.clock.now().since(at));
         let bytes = ConstGauge::new(i64::try_from(uncovered.bytes).unwrap_or(i64::MAX));
         let help = "Bytes of lines in the log that are in no block yet";
-        bytes.encode(encoder.encode_descriptor("tailwater_pager_uncovered_bytes", help, None, bytes.metric_type())?)?;
+        bytes.encode(encoder.encode_descriptor(
+            "tailwater_pager_uncovered_bytes",
+            help,
+            None,
+            bytes.metric_type(),
+        )?)?;
         let age = ConstGauge::new(age.as_secs_f64());
         let help = "Age of the oldest line in the log that is in no block yet";
         age.encode(encoder.encode_descriptor("tailwater_pager_uncovered_age_seconds", help, None, age.metric_type())?)

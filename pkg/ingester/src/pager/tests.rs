@@ -40,6 +40,9 @@ struct Line {
     metadata: Vec<(String, String)>,
 }
 
+/// A line to push: stream, timestamp, text, structured metadata.
+type Pushed<'a> = (&'a str, i64, &'a str, &'a [(&'a str, &'a str)]);
+
 /// A process, and what outlives it.
 struct Bench {
     dir: tempfile::TempDir,
@@ -63,13 +66,8 @@ fn open(dir: &std::path::Path, clock: &Arc<TestClock>) -> Arc<Ingester> {
         discover_service_name: Vec::new(),
         ..Limits::default()
     };
-    let wal = WalConfig {
-        dir: dir.to_owned(),
-        sync: SyncPolicy::Os,
-        segment_bytes: 2 << 10,
-        keep_bytes: 0,
-        max_bytes: 0,
-    };
+    let wal =
+        WalConfig { dir: dir.to_owned(), sync: SyncPolicy::Os, segment_bytes: 2 << 10, keep_bytes: 0, max_bytes: 0 };
     // So little memory that most lines are read from disk again.
     let config = Config { log_memory_bytes: 8 << 10, wal: Some(wal) };
     let ingester = Ingester::open(config, Arc::new(Arc::new(limits)), Arc::<TestClock>::clone(clock)).unwrap();
@@ -95,7 +93,11 @@ impl Bench {
     fn crash(mut self) -> Self {
         let dir = self.dir.path().to_owned();
         // Out of the way, so that the log can be opened again.
-        let other = Ingester::new(Config::default(), Arc::new(Arc::new(Limits::default())), Arc::<TestClock>::clone(&self.clock));
+        let other = Ingester::new(
+            Config::default(),
+            Arc::new(Arc::new(Limits::default())),
+            Arc::<TestClock>::clone(&self.clock),
+        );
         drop(std::mem::replace(&mut self.ingester, other));
         self.ingester = open(&dir, &self.clock);
         self.catalog = catalog(&self.objects);
@@ -103,7 +105,7 @@ impl Bench {
     }
 
     /// One push of lines of some streams.
-    async fn push(&mut self, tenant: &str, lines: &[(&str, i64, &str, &[(&str, &str)])]) {
+    async fn push(&mut self, tenant: &str, lines: &[Pushed<'_>]) {
         let mut streams: BTreeMap<&str, Vec<Outgoing<'_>>> = BTreeMap::new();
         for (app, at, text, metadata) in lines {
             let entry = Outgoing { timestamp: Timestamp(*at), line: text.as_bytes(), metadata };
@@ -179,7 +181,8 @@ impl Bench {
                 };
                 for info in &footer.pages {
                     let of = &footer.streams[info.stream as usize].stream;
-                    let range = usize::try_from(info.range().start).unwrap()..usize::try_from(info.range().end).unwrap();
+                    let range =
+                        usize::try_from(info.range().start).unwrap()..usize::try_from(info.range().end).unwrap();
                     let entries = decode_page(&object[range], info, Arc::clone(of)).unwrap();
                     for (number, span) in (0..).zip(entries.entries(&entries.runs[0])) {
                         let place = entries.place(number);
@@ -412,7 +415,9 @@ async fn age_and_size_make_a_cut_due() {
 async fn a_flush_returns_when_the_catalog_has_everything() {
     let mut bench = Bench::new();
     bench.push_much().await;
-    bench.ingester.start_pager(Arc::clone(&bench.catalog), PagerConfig { target_block_bytes: 1000, ..PagerConfig::default() });
+    bench
+        .ingester
+        .start_pager(Arc::clone(&bench.catalog), PagerConfig { target_block_bytes: 1000, ..PagerConfig::default() });
     bench.ingester.flush().await.unwrap();
     assert_eq!(bench.ingester.log.covered(), bench.ingester.log.head());
     assert!(bench.ingester.pager_failure().is_none());

@@ -356,8 +356,11 @@ mod tests {
     fn a_manifest_is_the_documented_json() {
         let (tenant, day) = (tenant(), Day::of(-1));
         let owner = Owner { tenant: &tenant, day: Some(day) };
-        let manifest =
-            Manifest { covered: BTreeMap::from([(LogId::from_u128(5), 9)]), blocks: vec![Arc::new(block(1, day))], removed: Vec::new() };
+        let manifest = Manifest {
+            covered: BTreeMap::from([(LogId::from_u128(5), 9)]),
+            blocks: vec![Arc::new(block(1, day))],
+            removed: Vec::new(),
+        };
         let bytes = manifest.to_bytes(owner, Ulid(2));
         let text = std::str::from_utf8(&bytes).unwrap();
         assert_eq!(

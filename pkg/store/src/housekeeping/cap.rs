@@ -75,11 +75,7 @@ impl Keeper {
     }
 
     /// The manifest of a day, unless it is damaged.
-    async fn readable(
-        &self,
-        tenant: &TenantId,
-        day: Day,
-    ) -> Result<Option<Arc<Manifest>>, Error> {
+    async fn readable(&self, tenant: &TenantId, day: Day) -> Result<Option<Arc<Manifest>>, Error> {
         match self.catalog.manifest(tenant, day).await {
             Ok(manifest) => Ok(Some(manifest)),
             Err(error) if error.kind() == Kind::Unavailable => Err(error),

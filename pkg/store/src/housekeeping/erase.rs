@@ -24,9 +24,8 @@ impl Keeper {
     pub(super) async fn erase(&self, tenant: &TenantId, settled: Timestamp, work: &mut Work) -> Result<(), Error> {
         let now = self.clock.now();
         let requests = self.deletes.list(tenant).await?;
-        let is_due = |request: &&Request| {
-            self.deletes.is_due(request, now) && settled >= self.deletes.deadline(request)
-        };
+        let is_due =
+            |request: &&Request| self.deletes.is_due(request, now) && settled >= self.deletes.deadline(request);
         // What cannot be compiled was told when it was read.
         let due: Arc<[Deletion]> = requests.iter().filter(is_due).filter_map(|r| Deletion::new(r).ok()).collect();
         if due.is_empty() {

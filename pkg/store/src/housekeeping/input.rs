@@ -80,8 +80,7 @@ impl Input {
         if at_hand.is_none() {
             let ahead = range.start..range.end.max(range.start.saturating_add(READ_AHEAD).min(self.end));
             self.start = ahead.start;
-            self.window =
-                self.runtime.block_on(self.objects.ranges(path, &[ahead]))?.pop().ok_or_else(missing)?;
+            self.window = self.runtime.block_on(self.objects.ranges(path, &[ahead]))?.pop().ok_or_else(missing)?;
             at_hand = cut(self.start, &self.window, range);
         }
         decode_page(&at_hand.ok_or_else(missing)?, info, Arc::clone(&of.stream))

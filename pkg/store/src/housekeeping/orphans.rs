@@ -11,8 +11,8 @@ use futures_util::StreamExt;
 use tailwater_model::TenantId;
 
 use super::Keeper;
-use crate::catalog::names::{self, BlockName};
 use crate::catalog::Day;
+use crate::catalog::names::{self, BlockName};
 use crate::{Error, Kind};
 
 impl Keeper {
@@ -65,7 +65,8 @@ impl Keeper {
             return Ok(());
         }
         old.retain(|(id, _)| {
-            !manifest.blocks.iter().any(|block| block.id == *id) && !manifest.removed.iter().any(|block| block.id == *id)
+            !manifest.blocks.iter().any(|block| block.id == *id)
+                && !manifest.removed.iter().any(|block| block.id == *id)
         });
         for (_, listed) in old {
             objects.delete(&listed.path).await?;

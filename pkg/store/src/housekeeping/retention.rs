@@ -78,9 +78,8 @@ impl Retention {
     /// What is left of a day at `now`, as far as that can be said without looking at streams.
     pub(super) fn left_of(&self, day: Day, now: Timestamp) -> Left {
         let periods = std::iter::once(self.period).chain(self.streams.iter().map(|rule| rule.period));
-        let (all, passed) = periods.fold((0, 0), |(all, passed), period| {
-            (all + 1, passed + usize::from(is_over(day, period, now)))
-        });
+        let (all, passed) =
+            periods.fold((0, 0), |(all, passed), period| (all + 1, passed + usize::from(is_over(day, period, now))));
         match passed {
             0 => Left::Everything,
             passed if passed == all => Left::Nothing,

@@ -109,15 +109,8 @@ proptest! {
 
 #[tokio::test]
 async fn a_line_that_two_blocks_hold_is_written_once() {
-    let line = |seq| Line {
-        app: "a".into(),
-        log: 1,
-        timestamp: 5,
-        seq,
-        index: 0,
-        text: "same".into(),
-        metadata: Vec::new(),
-    };
+    let line =
+        |seq| Line { app: "a".into(), log: 1, timestamp: 5, seq, index: 0, text: "same".into(), metadata: Vec::new() };
     let blocks = [vec![line(1), line(2)], vec![line(2), line(3)]];
     let (found, dropped) = rewrite(&blocks, Filter::nothing(), 1 << 20).await.unwrap();
     assert_eq!(found, [vec![line(1), line(2), line(3)]]);
