@@ -44,9 +44,8 @@ fn full(runtime: &tokio::runtime::Runtime) -> (Arc<Ingester>, tempfile::TempDir)
     let mut random = fastrand::Rng::with_seed(7);
     for _ in 0..PUSHES {
         let now = Timestamp::now();
-        let texts: Vec<_> = (0..STREAMS)
-            .map(|n| format!(r#"{{app="app-{}", namespace="shop", pod="pod-{n}"}}"#, n % 10))
-            .collect();
+        let texts: Vec<_> =
+            (0..STREAMS).map(|n| format!(r#"{{app="app-{}", namespace="shop", pod="pod-{n}"}}"#, n % 10)).collect();
         let lines: Vec<String> = (0..LINES).map(|n| line(now, n, &mut random)).collect();
         let entry = |line: &String| (now, line.clone());
         let entries: Vec<Vec<_>> = lines.chunks(LINES / STREAMS).map(|of| of.iter().map(entry).collect()).collect();

@@ -82,11 +82,7 @@ pub struct PagerConfig {
 
 impl Default for PagerConfig {
     fn default() -> Self {
-        Self {
-            target_block_bytes: 128 << 20,
-            max_block_age: Duration::from_secs(30 * 60),
-            block: Options::default(),
-        }
+        Self { target_block_bytes: 128 << 20, max_block_age: Duration::from_secs(30 * 60), block: Options::default() }
     }
 }
 
