@@ -35,6 +35,16 @@ struct File {
     header: Result<SegmentHeader, BadHeader>,
 }
 
+/// What is to be cleared once the log is known from other files: before that, the next attempt to open it must find the same.
+enum Leftover {
+    /// Nothing that counts is in it.
+    Delete(PathBuf),
+    /// Nothing in it can be understood.
+    SetAside(PathBuf),
+    /// What lies behind this offset is void.
+    Cut(Arc<dyn DiskFile>, u64),
+}
+
 /// What is known so far.
 struct Opener<'a> {
     config: &'a Config,
@@ -49,8 +59,7 @@ struct Opener<'a> {
     sealed: bool,
     /// How many records there may be at its end that the disk cannot read now.
     unread: u64,
-    /// Files of no use.
-    leftovers: Vec<PathBuf>,
+    leftovers: Vec<Leftover>,
 }
 
 impl Wal {
@@ -137,21 +146,13 @@ impl Wal {
             metrics,
             config,
         });
-        {
-            let mut writer = shared.writer.lock();
-            match shared.start(&mut writer) {
-                Err(error @ Error::Full { .. }) => {
-                    tracing::error!(%error, "the disk is full; the write-ahead log can be read, nothing can be appended");
-                }
-                Err(error) => return Err(error),
-                Ok(()) => {
-                    for path in leftovers.iter().filter(|path| shared.segments().iter().all(|one| one.path != **path)) {
-                        if let Err(error) = shared.disk.remove(path) {
-                            tracing::warn!(%error, path = %path.display(), "cannot delete an empty segment");
-                        }
-                    }
-                }
+        let started = shared.start(&mut shared.writer.lock());
+        match started {
+            Ok(()) => shared.clear(leftovers),
+            Err(error @ Error::Full { .. }) => {
+                tracing::error!(%error, "the disk is full; the write-ahead log can be read, but nothing appended");
             }
+            Err(error) => return Err(error),
         }
         if !clean && shared.syncs_names() {
             // The process that wrote it may not have come to that. Told and tried again if it fails.
@@ -167,6 +168,31 @@ impl Wal {
         };
         Ok(Opened { wal: Wal { shared, ticker: Mutex::new(ticker) }, log, next, found })
     }
+}
+
+impl Shared {
+    /// What of this fails is harmless, and is tried again when the log is opened the next time.
+    fn clear(&self, leftovers: Vec<Leftover>) {
+        let segments = self.segments();
+        // A new segment may have taken the place of a file of no use.
+        let is_taken = |path: &Path| segments.iter().any(|segment| segment.path == path);
+        for leftover in leftovers {
+            let result = match leftover {
+                Leftover::Delete(path) if is_taken(&path) => Ok(()),
+                Leftover::Delete(path) => self.disk.remove(&path),
+                Leftover::SetAside(path) => set_aside(&*self.disk, &path),
+                Leftover::Cut(file, offset) => file.cut(offset),
+            };
+            if let Err(error) = result {
+                tracing::warn!(%error, dir = %self.config.dir.display(), "cannot clear what is not of the write-ahead log");
+            }
+        }
+    }
+}
+
+fn set_aside(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    tracing::error!(segment = %path.display(), "a segment of the write-ahead log is set aside: it is another log's, or nothing in it is valid");
+    disk.rename(path, &path.with_extension("bad"))
 }
 
 /// The files that may be segments, in the order of their numbers; leftovers of attempts are deleted.
@@ -201,7 +227,9 @@ impl Opener<'_> {
             let path = self.config.dir.join(file_name(file.number));
             let header = match file.header {
                 Ok(header) if header.log != log || header.first != file.number => {
-                    self.set_aside(&path, "it belongs to another log, or has another name")?;
+                    // At once: the log may need its name.
+                    self.found.corrupt_segments += 1;
+                    set_aside(self.disk, &path)?;
                     continue;
                 }
                 Ok(header) => header,
@@ -211,7 +239,7 @@ impl Opener<'_> {
             self.floor = self.floor.max(header.first);
             if header.from > upto {
                 // Another has taken its place.
-                self.disk.remove(&path)?;
+                self.leftovers.push(Leftover::Delete(path));
                 continue;
             }
             let segment = Segment::new(file.file, path, header, self.metrics.clone());
@@ -219,10 +247,12 @@ impl Opener<'_> {
             let survey = segment.survey(file.len, upto, window, newest)?;
             if file.header.is_err() && segment.extent.read().records == 0 {
                 if file.len <= SEGMENT_HEADER {
-                    // As a crash leaves it. It goes once its number is known from another file.
-                    self.leftovers.push(segment.path);
+                    // As a crash leaves it.
+                    self.leftovers.push(Leftover::Delete(segment.path));
                 } else {
-                    self.set_aside(&segment.path, "neither its header nor any record is valid")?;
+                    self.found.corrupt_segments += 1;
+                    self.leftovers.push(Leftover::SetAside(segment.path));
+                    // So the next number cannot be the one in its name either.
                     self.doubt = true;
                 }
                 continue;
@@ -242,9 +272,13 @@ impl Opener<'_> {
                     self.doubt = true;
                     self.unread = file.len.saturating_sub(segment.bytes()) / RECORD_HEADER as u64;
                 } else if let Some(garbage) = survey.garbage {
-                    segment.file.cut(garbage.offset)?;
                     self.found.cut_bytes += file.len - garbage.offset;
                     self.doubt |= !garbage.torn;
+                    if self.doubt {
+                        self.leftovers.push(Leftover::Cut(Arc::clone(&segment.file), garbage.offset));
+                    } else {
+                        segment.file.cut(garbage.offset)?;
+                    }
                     let (offset, bytes) = (garbage.offset, file.len - garbage.offset);
                     tracing::warn!(
                         segment = segment.name(),
@@ -314,11 +348,5 @@ impl Opener<'_> {
         (extent.synced, extent.named) = (extent.end, true);
         drop(extent);
         Ok(segment)
-    }
-
-    fn set_aside(&mut self, path: &Path, reason: &str) -> io::Result<()> {
-        self.found.corrupt_segments += 1;
-        tracing::error!(segment = %path.display(), reason, "a segment of the write-ahead log is set aside");
-        self.disk.rename(path, &path.with_extension("bad"))
     }
 }

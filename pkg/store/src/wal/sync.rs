@@ -38,7 +38,7 @@ pub(super) struct Syncs {
 }
 
 impl Syncs {
-    fn has_failed(&self, seq: u64) -> bool {
+    pub(super) fn has_failed(&self, seq: u64) -> bool {
         self.failed.iter().any(|(first, last)| (*first..=*last).contains(&seq))
     }
 
