@@ -127,6 +127,22 @@ impl Ledger {
         }
     }
 
+    /// This ledger, with only that acknowledged which was when `earlier`, a copy of it, was made: what came since may be seen or not.
+    ///
+    /// # Panics
+    /// If `earlier` is not of this ledger.
+    #[must_use]
+    pub fn as_of(&self, earlier: &Self) -> Self {
+        let mut ledger = self.clone();
+        for (name, lines) in &mut ledger.parts {
+            let known = earlier.parts.get(name).map(Vec::as_slice).unwrap_or_default();
+            for (number, line) in lines.iter_mut().enumerate() {
+                line.acknowledged = known.get(number).is_some_and(|line| line.acknowledged);
+            }
+        }
+        ledger
+    }
+
     /// The tenants that pushed.
     #[must_use]
     pub fn tenants(&self) -> Vec<&str> {
@@ -321,6 +337,18 @@ mod tests {
         bad = all;
         bad.swap(17, 18);
         assert_eq!(ledger.judge("t", &bad, &Scope::ALL).disordered.len(), 1);
+    }
+
+    #[test]
+    fn what_came_since_may_be_seen_or_not() {
+        let (mut ledger, all) = pushed();
+        let earlier = ledger.clone();
+        let (_, receipt) = ledger.push("t", &[("a", 1), ("c", 1)], 3, &mut Numbers::new(1));
+        ledger.acknowledge(&receipt);
+        assert_eq!(ledger.judge("t", &all, &Scope::ALL).lost.len(), 6);
+        let as_of = ledger.as_of(&earlier);
+        as_of.assert_exact("as of then", "t", &all, &Scope::ALL);
+        assert_eq!(as_of.counts(), (56, 40));
     }
 
     #[test]

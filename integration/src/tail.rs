@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{self, Message, client::IntoClientRequest};
 
 use crate::client::{self, Client, Reply};
 use crate::within;
+
+/// What the socket of a narrow client takes unread, in bytes.
+const NARROW_BYTES: u32 = 64 << 10;
 
 /// A line that a tail delivered.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -49,12 +52,30 @@ impl Tail {
     /// # Panics
     /// If the connection breaks.
     pub async fn open(client: &Client, target: &str) -> Result<Self, Reply> {
+        let stream = TcpStream::connect(client.addr()).await.expect("the server listens");
+        Self::over(stream, client, target).await
+    }
+
+    /// Opens `target` on a connection whose client takes little that it does not read.
+    ///
+    /// # Errors
+    /// The HTTP answer, if the server refuses the handshake.
+    ///
+    /// # Panics
+    /// If the connection breaks.
+    pub async fn open_narrow(client: &Client, target: &str) -> Result<Self, Reply> {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(NARROW_BYTES).expect("the socket is open");
+        let stream = socket.connect(client.addr()).await.expect("the server listens");
+        Self::over(stream, client, target).await
+    }
+
+    async fn over(stream: TcpStream, client: &Client, target: &str) -> Result<Self, Reply> {
         let mut request = format!("ws://{}{target}", client.addr()).into_client_request().expect("a valid URL");
         for (name, value) in client.headers() {
             let name = tungstenite::http::HeaderName::try_from(name).expect("a valid header name");
             request.headers_mut().append(name, value.parse().expect("a valid header value"));
         }
-        let stream = TcpStream::connect(client.addr()).await.expect("the server listens");
         stream.set_nodelay(true).expect("the socket is open");
         let config = tungstenite::protocol::WebSocketConfig::default().max_message_size(None).max_frame_size(None);
         let handshake = tokio_tungstenite::client_async_with_config(request, stream, Some(config));

@@ -21,6 +21,8 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::io::{BufRead, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,8 +32,11 @@ use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
+use s3s::access::S3Access;
 use s3s::auth::SimpleAuth;
+use s3s::dto::{GetObjectInput, Range};
 use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s::{S3Request, S3Result};
 use tailwater_integration::lines::Numbers;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{RwLock, mpsc, watch};
@@ -234,11 +239,36 @@ async fn accept(state: Arc<State>, listener: TcpListener, addr: SocketAddr, acts
     }
 }
 
+/// What the folder's server gets wrong is put right here: a suffix that is longer than the object is the whole object.
+struct Suffixes {
+    folder: PathBuf,
+}
+
+impl S3Access for Suffixes {
+    // As the trait's macro writes it.
+    fn get_object<'a, 'b, 'f>(
+        &'a self,
+        request: &'b mut S3Request<GetObjectInput>,
+    ) -> Pin<Box<dyn Future<Output = S3Result<()>> + Send + 'f>>
+    where
+        'a: 'f,
+        'b: 'f,
+        Self: 'f,
+    {
+        if let Some(Range::Suffix { length }) = &mut request.input.range {
+            let path = self.folder.join(&request.input.bucket).join(&request.input.key);
+            *length = path.metadata().map_or(*length, |meta| meta.len().min(*length));
+        }
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
 fn service(folder: &str) -> Result<S3Service, String> {
-    let folder = s3s_fs::FileSystem::new(folder).map_err(|e| format!("{folder}: {e:?}"))?;
-    let mut builder = S3ServiceBuilder::new(folder);
+    let files = s3s_fs::FileSystem::new(folder).map_err(|e| format!("{folder}: {e:?}"))?;
+    let mut builder = S3ServiceBuilder::new(files);
     if let (Ok(access), Ok(secret)) = (std::env::var("S3_ACCESS_KEY"), std::env::var("S3_SECRET_KEY")) {
         builder.set_auth(SimpleAuth::from_single(access, secret));
+        builder.set_access(Suffixes { folder: folder.into() });
     }
     Ok(builder.build())
 }

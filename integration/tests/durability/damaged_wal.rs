@@ -13,7 +13,7 @@ use tailwater_integration::load::Shared;
 use tailwater_integration::read::Query;
 use tailwater_integration::{Home, Ledger, Server, now_ns, seeds};
 
-use crate::{LOAD, assert_all_there, config, flush, segments, shared, wal};
+use crate::{LOAD, all_there, assert_all_there, config, flush, segments, shared, wal};
 
 /// Largest gap between two bodies that is searched for the second.
 const GAP_MAX: usize = 1024;
@@ -205,14 +205,14 @@ async fn damage_at_random(seed: u64, trials: u64) {
             let (receipt, _) = push(&server, &ledger, 20, &mut numbers).await;
             ledger.lock().acknowledge(&receipt);
         }
-        assert_all_there(&when, &server, &ledger).await;
+        all_there(&when, &server, &ledger).await;
         server.assert_well();
         server.kill().await;
         let server = home.start().await;
-        assert_all_there(&format!("{when}, started again"), &server, &ledger).await;
+        all_there(&format!("{when}, started again"), &server, &ledger).await;
         if trial % 3 == 0 {
             flush(&server.client()).await;
-            assert_all_there(&format!("{when}, in blocks"), &server, &ledger).await;
+            all_there(&format!("{when}, in blocks"), &server, &ledger).await;
         }
     }
 }
