@@ -13,7 +13,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tailwater_model::{Labels, Limits, TenantId, Timestamp};
-use tailwater_store::Error;
 use tailwater_store::entries::{Run, content_key};
 use tailwater_store::wal::MAX_PAYLOAD;
 use tailwater_wire::push::{self, EntrySpan, Push};
@@ -190,7 +189,7 @@ fn accept(ingester: &Ingester, id: &TenantId, push: Push, packed: Option<&[u8]>)
     let appended = ingester.log.append(batch, &[&head, &body], duplicates > 0, pushed);
     let appended = appended.map_err(|(error, mut pushed)| {
         pushed.take_back();
-        if let (Error::Full { .. }, Some(pager)) = (&error, ingester.pager.get()) {
+        if let (tailwater_store::Error::Full { .. }, Some(pager)) = (&error, ingester.pager.get()) {
             pager.press();
         }
         not_stored(&error)

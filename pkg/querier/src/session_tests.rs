@@ -256,6 +256,44 @@ async fn an_interval_thins_out_what_the_limit_leaves() {
     assert_eq!(texts(few), ["0"]);
 }
 
+#[tokio::test]
+async fn what_nodes_could_not_look_at_is_told_once() {
+    let w = world(2, Config::default());
+    *w.nodes[0].warnings.lock() = vec!["one".into(), "two".into()];
+    *w.nodes[1].warnings.lock() = vec!["two".into(), "three".into()];
+    let want = ["one", "two", "three"];
+    let tenants = TenantIds::parse("t").unwrap();
+    let (start, end) = (Timestamp(0), Timestamp(10));
+    let logs = LogsRequest {
+        tenants: tenants.clone(),
+        expr: everything(),
+        start,
+        end,
+        limit: 1,
+        direction: Direction::Forward,
+        interval: Duration::ZERO,
+    };
+    assert_eq!(w.querier.select_logs(logs).await.unwrap().warnings, want);
+    let Ok(tailwater_logql::ast::Expr::Metric(expr)) = tailwater_logql::parse(r#"rate({a="b"}[1m])"#) else { panic!() };
+    let steps = tailwater_logql::metric::Steps::instant(end);
+    let metric = crate::MetricRequest { tenants: tenants.clone(), expr, steps, max_series: 0 };
+    assert_eq!(w.querier.evaluate(&metric).await.unwrap().warnings, want);
+    let meta = crate::MetaRequest { tenants, selectors: vec![], start, end };
+    assert_eq!(w.querier.labels(&meta, None).await.unwrap().warnings, want);
+    assert_eq!(w.querier.series(&meta).await.unwrap().warnings, want);
+    assert_eq!(w.querier.stats(&meta).await.unwrap().warnings, want);
+    assert_eq!(w.querier.patterns(&meta, 1).await.unwrap().warnings, want);
+    let volume = crate::VolumeRequest {
+        meta,
+        step: None,
+        by: crate::VolumeBy::Series,
+        target_labels: vec![],
+        limit: 1,
+        max_series: 1,
+    };
+    assert_eq!(w.querier.volume(&volume).await.unwrap().warnings, want);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     /// Pushes, reads, joins and pauses in any order, any delay, a ring so small that everybody falls off it: each session gets each

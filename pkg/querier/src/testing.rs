@@ -50,13 +50,22 @@ pub(crate) struct TestNode {
     /// Of every line, whoever owns it.
     labels: LabelSet,
     stream: Labels,
+    /// What its answers lack.
+    pub(crate) warnings: Mutex<Vec<String>>,
 }
 
 impl TestNode {
     pub(crate) fn new(id: u128) -> Arc<Self> {
         let stream = Labels::from_pairs(vec![("a".into(), format!("n{id}").into())]);
         let (id, labels) = (LogId::from_u128(id), LabelSet::from(&stream));
-        Arc::new(Self { id, log: Arc::default(), appended: watch::channel(false).0, labels, stream })
+        Arc::new(Self {
+            id,
+            log: Arc::default(),
+            appended: watch::channel(false).0,
+            labels,
+            stream,
+            warnings: Mutex::default(),
+        })
     }
 
     /// Appends a batch of (timestamp, line) of [`TENANT`], accepted at `now`.
@@ -93,6 +102,10 @@ impl TestNode {
         }
         drop(log);
         self.appended.send_replace(false);
+    }
+
+    fn partial<T>(&self, value: T) -> Partial<T> {
+        Partial { value, warnings: self.warnings.lock().clone() }
     }
 
     /// Ends all follows.
@@ -196,30 +209,31 @@ impl Node for TestNode {
         lines.sort_by(|(a, _), (b, _)| answer_order(a, b, request.direction));
         lines.truncate(request.limit);
         debug_assert!(request.direction == Direction::Forward || lines.is_sorted_by_key(|(l, _)| -l.timestamp.nanos()));
-        ready(Selected { lines, ..Selected::default() })
+        ready(Selected { lines, warnings: self.warnings.lock().clone(), ..Selected::default() })
     }
 
     fn samples(&self, request: SamplesRequest) -> Answer<Sampled> {
-        ready(Sampled { through: request.as_of.min(self.log.lock().batches.len() as u64), ..Sampled::default() })
+        let through = request.as_of.min(self.log.lock().batches.len() as u64);
+        ready(Sampled { through, warnings: self.warnings.lock().clone(), ..Sampled::default() })
     }
 
     fn labels(&self, _: LabelsRequest) -> Answer<Partial<Vec<String>>> {
-        ready(Partial::whole(vec!["a".to_owned()]))
+        ready(self.partial(vec!["a".to_owned()]))
     }
 
     fn series(&self, _: SeriesRequest) -> Answer<Partial<Vec<Labels>>> {
-        ready(Partial::default())
+        ready(self.partial(Vec::new()))
     }
 
     fn stats(&self, _: SeriesRequest) -> Answer<Partial<Stats>> {
-        ready(Partial::whole(Stats { streams: 1, chunks: 2, bytes: 3, entries: 4 }))
+        ready(self.partial(Stats { streams: 1, chunks: 2, bytes: 3, entries: 4 }))
     }
 
     fn volume(&self, _: VolumeRequest) -> Answer<Partial<Vec<StreamVolume>>> {
-        ready(Partial::default())
+        ready(self.partial(Vec::new()))
     }
 
     fn patterns(&self, _: PatternsRequest) -> Answer<Partial<Vec<Pattern>>> {
-        ready(Partial::default())
+        ready(self.partial(Vec::new()))
     }
 }

@@ -162,8 +162,7 @@ impl ArrivalLog {
         (after, upto): (u64, u64),
         seen: Option<u64>,
     ) -> Result<Fetched, Error> {
-        let unavailable =
-            |reason: String| Error::Unavailable { what: "reading the write-ahead log".into(), reason };
+        let unavailable = |reason: String| Error::Unavailable { what: "reading the write-ahead log".into(), reason };
         let Some(turns) = self.disk.as_ref().map(|disk| Arc::clone(&disk.turns)) else {
             return Err(unavailable("there is none".to_owned()));
         };

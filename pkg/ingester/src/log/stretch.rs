@@ -55,7 +55,6 @@ impl ArrivalLog {
 
     /// Everything up to `seq` is in blocks that the catalog lists: the write-ahead log may let go of it. Never moves back, nor beyond the
     /// head. Blocks.
-    #[cfg_attr(not(test), expect(dead_code, reason = "whoever cuts blocks calls it, and that comes next"))]
     pub(crate) fn set_covered(&self, seq: u64) {
         let Some(disk) = &self.disk else { return };
         let seq = seq.min(self.head());
@@ -101,12 +100,11 @@ impl ArrivalLog {
         self.uncovered().oldest.map_or(watermark, |oldest| oldest.min(watermark))
     }
 
-    /// The batches of all tenants after one number and up to another, in order, until their lines have `max_line_bytes`; and up to which
+    /// The batches of all tenants after one number and up to another, in order, until their lines have about `max_line_bytes`; and up to which
     /// number these are all. At least one, if there is any. Batches that cannot be read are left out, which is told in the log. Blocks.
     ///
     /// # Errors
     /// What the disk said. It may be tried again.
-    #[cfg_attr(not(test), expect(dead_code, reason = "whoever cuts blocks calls it, and that comes next"))]
     pub(crate) fn stretch(&self, after: u64, upto: u64, max_line_bytes: u64) -> Result<(Vec<Arc<Batch>>, u64), Error> {
         let upto = upto.min(self.head());
         let (mut found, mut bytes, mut through) = (Vec::new(), 0, after);
@@ -119,7 +117,7 @@ impl ArrivalLog {
                     if batch.seq > upto || (bytes >= max_line_bytes && !found.is_empty()) {
                         break;
                     }
-                    bytes += batch.line_bytes;
+                    bytes += weight(batch);
                     through = batch.seq;
                     found.push(Arc::clone(batch));
                 }
@@ -140,7 +138,7 @@ impl ArrivalLog {
                 let account = accounts.entry(tenant.clone()).or_insert_with(|| Arc::new(Account::new(tenant.clone())));
                 match disk.batch(stored, account) {
                     Ok(batch) => {
-                        bytes += batch.line_bytes;
+                        bytes += weight(&batch);
                         found.push(Arc::new(batch));
                     }
                     Err(error) => tracing::error!(%error, %tenant, lines = stored.lines, "lines are lost"),
@@ -260,6 +258,12 @@ impl ArrivalLog {
             }
         }
     }
+}
+
+/// What a batch counts for in a stretch: the bytes of its lines, or half of its memory if that is more, so that empty lines or much
+/// structured metadata do not make a stretch endless.
+fn weight(batch: &Batch) -> u64 {
+    batch.line_bytes.max(batch.memory() as u64 / 2)
 }
 
 /// What a segment holds of a tenant within positions and times.

@@ -1,6 +1,6 @@
 //! From a group of a plan to blocks.
 //!
-//! Invariants: memory beyond the batches is one stream's slots (16 bytes per entry) and the compressed output of one block. A block ends
+//! Invariants: memory beyond the batches is one stream's slots (16 bytes per entry) and the compressed output of one block, until it is taken. A block ends
 //! when it holds [`BLOCK_BYTES`] of lines or [`BLOCK_STREAMS`] streams, if need be in the middle of a stream. Entries are written in the
 //! order (labels, timestamp, seq, index). Entries up to `covered` are left out.
 

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use futures_util::stream::{self, StreamExt as _};
 use tailwater_model::Clock;
 use tailwater_store::Error;
 use tailwater_store::block::{Built, Options};
 use tailwater_store::catalog::{Advance, BlockMeta, Catalog, Change, Committed};
+use tokio::sync::Semaphore;
 
 use super::build::Builder;
 use super::metrics::Metrics;
@@ -17,6 +19,10 @@ use crate::log::ArrivalLog;
 /// Attempts to be the one who changes a manifest's position of this log. Nobody but this process does, so the second one succeeds unless
 /// answers get lost.
 const ATTEMPTS: usize = 5;
+
+/// Tenants and days that are on their way at a time: most of it is waiting for the object store. All blocks of a cut together are smaller
+/// than its lines.
+const GROUPS_AT_ONCE: usize = 8;
 
 /// A step that is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +52,8 @@ pub(super) struct Cutter {
     options: Options,
     metrics: Metrics,
     cancel: Arc<AtomicBool>,
+    /// Whose turn it is to build.
+    building: Semaphore,
     #[cfg(test)]
     pub(super) probe: Option<Probe>,
 }
@@ -77,6 +85,7 @@ impl Cutter {
             options,
             metrics,
             cancel,
+            building: Semaphore::new(1),
             #[cfg(test)]
             probe: None,
         }
@@ -98,35 +107,43 @@ impl Cutter {
         })
         .await?;
         self.after(Step::Fetched).await?;
-        let mut done = Done { through: plan.through, ..Done::default() };
-        for group in plan.groups {
-            self.page(&plan.batches, Arc::new(group), &mut done).await?;
+        let through = plan.through;
+        let mut done = Done { through, ..Done::default() };
+        let groups = stream::iter(plan.groups).map(|group| self.page(&plan.batches, Arc::new(group), through));
+        let mut paged = groups.buffer_unordered(GROUPS_AT_ONCE);
+        // The first error ends the others where they are.
+        while let Some((blocks, lines)) = paged.next().await.transpose()? {
+            done.blocks += blocks;
+            done.lines += lines;
         }
+        drop(paged);
         self.after(Step::Paged).await?;
-        self.log.set_covered(plan.through);
+        let log = Arc::clone(&self.log);
+        blocking("remembering what is in blocks", move || {
+            log.set_covered(through);
+            Ok(())
+        })
+        .await?;
         Ok(done)
     }
 
-    /// Steps 2 to 4 for a tenant and a day.
-    async fn page(&self, batches: &Arc<[Arc<Batch>]>, group: Arc<Group>, done: &mut Done) -> Result<(), Error> {
+    /// Steps 2 to 4 for a tenant and a day. Answers how many blocks were added, and their lines.
+    async fn page(&self, batches: &Arc<[Arc<Batch>]>, group: Arc<Group>, through: u64) -> Result<(u64, u64), Error> {
         let log = self.log.id();
         let mut known = self.catalog.covered(&group.tenant, group.day, log).await?;
         self.after(Step::Asked).await?;
         for _ in 0..ATTEMPTS {
             if group.last <= known {
-                return Ok(());
+                return Ok((0, 0));
             }
             let blocks = self.upload(batches, &group, known).await?;
-            let covered = Some(Advance { log, expected: known, to: done.through });
+            let covered = Some(Advance { log, expected: known, to: through });
             let change = Change { add: blocks, covered, ..Change::default() };
             match self.catalog.commit(&group.tenant, group.day, &change).await? {
                 Committed::Done => {
-                    for block in &change.add {
-                        self.metrics.block(block);
-                        done.blocks += 1;
-                        done.lines += block.lines;
-                    }
-                    return self.after(Step::Committed).await;
+                    change.add.iter().for_each(|block| self.metrics.block(block));
+                    self.after(Step::Committed).await?;
+                    return Ok((change.add.len() as u64, change.add.iter().map(|block| block.lines).sum()));
                 }
                 Committed::Stale(actual) => {
                     self.withdraw(&group, &change.add).await?;
@@ -149,12 +166,15 @@ impl Cutter {
         let mut builder = Builder::new(self.log.id(), batches, group, self.options, covered, &self.cancel);
         let mut blocks = Vec::new();
         loop {
+            // One at a time: the other cores are for pushes and searches.
+            let turn = self.building.acquire().await;
             let built;
             (builder, built) = blocking("building a block", move || {
                 let built = builder.next_block()?;
                 Ok((builder, built))
             })
             .await?;
+            drop(turn);
             let Some(Built { parts, summary }) = built else { return Ok(blocks) };
             let block = BlockMeta::new(group.day, &summary, 0, self.clock.now());
             self.catalog.objects().put(&block.path(&group.tenant), parts).await?;

@@ -227,7 +227,7 @@ impl fmt::Debug for Pager {
 
 async fn run(shared: Arc<Shared>) {
     let mut waiters: Vec<Waiter> = Vec::new();
-    let mut failures: u32 = 0;
+    let mut failures = 0_u32;
     let mut pause_until: Option<Instant> = None;
     while !shared.stop.load(Ordering::Acquire) {
         waiters.append(&mut shared.waiting.lock());

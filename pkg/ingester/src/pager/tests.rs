@@ -40,6 +40,9 @@ struct Line {
     metadata: Vec<(String, String)>,
 }
 
+/// A line to push: stream, timestamp, text, structured metadata.
+type Pushed<'a> = (&'a str, i64, &'a str, &'a [(&'a str, &'a str)]);
+
 /// A process, and what outlives it.
 struct Bench {
     dir: tempfile::TempDir,
@@ -102,7 +105,7 @@ impl Bench {
     }
 
     /// One push of lines of some streams.
-    async fn push(&mut self, tenant: &str, lines: &[(&str, i64, &str, &[(&str, &str)])]) {
+    async fn push(&mut self, tenant: &str, lines: &[Pushed<'_>]) {
         let mut streams: BTreeMap<&str, Vec<Outgoing<'_>>> = BTreeMap::new();
         for (app, at, text, metadata) in lines {
             let entry = Outgoing { timestamp: Timestamp(*at), line: text.as_bytes(), metadata };

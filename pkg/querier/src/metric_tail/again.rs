@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use tailwater_logql::metric::Evaluated;
-use tailwater_wire::node::NodeError;
+use tailwater_wire::node::{NodeError, warn};
 
 use super::Plan;
 use super::collected::{Collected, Part};
@@ -44,7 +44,7 @@ pub(super) async fn again(
             }
             // A single step that has no room fails as it would have live.
             Err(error @ NodeError::TooLarge { .. }) => {
-                VecDeque::from([frame_of(&plan, steps.start, &Err(error.into()), told)])
+                VecDeque::from([frame_of(&plan, steps.start, &Err(error.into()), told, &[])])
             }
             Err(error) => return Err(error.into()),
         });
@@ -58,8 +58,11 @@ fn longest_range(plan: &Plan) -> u32 {
     u32::try_from(longest).unwrap_or(u32::MAX)
 }
 
-async fn collect(plan: &Arc<Plan>, steps: Range<u32>, as_of: &Positions) -> Result<Collected, NodeError> {
-    let mut collected = Collected::new(plan);
+/// What was collected, and what could not be looked at.
+type Found = (Collected, Vec<String>);
+
+async fn collect(plan: &Arc<Plan>, steps: Range<u32>, as_of: &Positions) -> Result<Found, NodeError> {
+    let (mut collected, mut lacking) = (Collected::new(plan), Vec::new());
     for (node, as_of) in plan.nodes.iter().zip(as_of.iter().copied()) {
         let rooms = collected.rooms(plan);
         let ask = |pair: super::Pair<'_>| {
@@ -68,21 +71,21 @@ async fn collect(plan: &Arc<Plan>, steps: Range<u32>, as_of: &Positions) -> Resu
         };
         let answers: Vec<_> = plan.pairs().map(ask).collect();
         let answers = try_join_all(answers).await?;
-        let part = |(pair, found): (super::Pair<'_>, tailwater_wire::node::Sampled)| Part {
-            leaf: pair.leaf,
-            tenant: pair.tenant.clone(),
-            series: found.series,
-        };
-        collected.take(plan, plan.pairs().zip(answers).map(part).collect())?;
+        let mut parts = Vec::new();
+        for (pair, found) in plan.pairs().zip(answers) {
+            warn(&mut lacking, found.warnings);
+            parts.push(Part { leaf: pair.leaf, tenant: pair.tenant.clone(), series: found.series });
+        }
+        collected.take(plan, parts)?;
     }
-    Ok(collected)
+    Ok((collected, lacking))
 }
 
-fn frames(plan: &Plan, mut collected: Collected, steps: Range<u32>, told: Told) -> VecDeque<Bytes> {
+fn frames(plan: &Plan, (mut collected, mut lacking): Found, steps: Range<u32>, told: Told) -> VecDeque<Bytes> {
     let (mut frames, mut bytes, mut told) = (VecDeque::new(), 0, Some(told));
     for step in steps {
         let value = collected.evaluate(plan, step);
-        let frame = frame_of(plan, step, &value, told.take().unwrap_or_default());
+        let frame = frame_of(plan, step, &value, told.take().unwrap_or_default(), &std::mem::take(&mut lacking));
         bytes += frame.len();
         frames.push_back(frame);
         if bytes > PIECE_BYTES {
@@ -93,7 +96,7 @@ fn frames(plan: &Plan, mut collected: Collected, steps: Range<u32>, told: Told) 
     frames
 }
 
-fn frame_of(plan: &Plan, step: u32, value: &Result<Evaluated, Error>, told: Told) -> Bytes {
+fn frame_of(plan: &Plan, step: u32, value: &Result<Evaluated, Error>, told: Told, lacking: &[String]) -> Bytes {
     plan.metrics.steps_again.inc();
-    frame(plan.time(step), value, told, &[])
+    frame(plan.time(step), value, told, lacking)
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tailwater_model::{Clock, TenantIds, Timestamp};
-use tailwater_wire::node::NodeError;
+use tailwater_wire::node::{NodeError, warn};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -148,10 +148,11 @@ impl Run {
         let deadline = Instant::now() + plan.patience();
         let rooms = collected.rooms(plan);
         let all = join_all(readers.iter_mut().map(|reader| reader.reach(plan, step, &rooms, deadline))).await;
-        let (mut told, mut missing, mut full) = (Told::default(), Vec::new(), None);
+        let (mut told, mut lacking, mut missing, mut full) = (Told::default(), Vec::new(), Vec::new(), None);
         let asked = all.len();
-        for Reached { parts, told: more, missing: why } in all {
+        for Reached { parts, told: more, lacking: more_lacking, missing: why } in all {
             told += more;
+            warn(&mut lacking, more_lacking);
             match (collected.take(plan, parts), why) {
                 (Err(error), _) | (Ok(()), Some(error @ NodeError::TooLarge { .. })) => full = Some(error),
                 (Ok(()), Some(error)) => missing.push(error.to_string()),
@@ -172,12 +173,13 @@ impl Run {
         metrics.frames.inc();
         metrics.steps.inc();
         metrics.failed_steps.inc_by(u64::from(value.is_err()));
-        metrics.incomplete_steps.inc_by(u64::from(!missing.is_empty()));
+        metrics.incomplete_steps.inc_by(u64::from(!missing.is_empty() || !lacking.is_empty()));
         metrics.step_late_lines.inc_by(told.late.lines);
         metrics.trimmed_lines.inc_by(told.trimmed);
         if told.trimmed > 0 {
             tracing::warn!(query = %plan.key.query, lines = told.trimmed, "a feed of steps fell behind a trimmed log");
         }
+        missing.extend(lacking);
         Frame { bytes: frame(plan.time(step), &value, told, &missing), told, positions: positions(readers) }
     }
 }

@@ -47,7 +47,7 @@ fn seconds(time: Timestamp) -> String {
     if rest == 0 { whole.to_string() } else { format!("{whole}.{rest:09}").trim_end_matches('0').to_owned() }
 }
 
-/// The frame of a step. `missing`: what each node that had no part in it says.
+/// The frame of a step. `missing`: what each node that had no part in it says, and what nodes could not look at.
 pub(super) fn frame(time: Timestamp, value: &Result<Evaluated, Error>, told: Told, missing: &[String]) -> Bytes {
     let warnings: Vec<String> = missing.iter().cloned().chain(told.warnings()).collect();
     let sample = |value| Sample { timestamp: time, value };

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 use tailwater_model::{TenantId, Timestamp};
-use tailwater_wire::node::{Answer, Node, NodeError, Sampled};
+use tailwater_wire::node::{Answer, Node, NodeError, Sampled, warn};
 use tokio::time::Instant;
 
 use super::collected::Part;
@@ -33,6 +33,7 @@ pub(super) struct Reader {
 struct Read {
     parts: Vec<Part>,
     told: Told,
+    lacking: Vec<String>,
     through: u64,
     watermark: Timestamp,
 }
@@ -41,6 +42,8 @@ struct Read {
 pub(super) struct Reached {
     pub(super) parts: Vec<Part>,
     pub(super) told: Told,
+    /// What it could not look at.
+    pub(super) lacking: Vec<String>,
     /// Why it has no part in the step.
     pub(super) missing: Option<NodeError>,
 }
@@ -64,7 +67,7 @@ impl Reader {
 
     /// Reads until everything is in that was accepted before a step is due, or until `deadline`.
     pub(super) async fn reach(&mut self, plan: &Arc<Plan>, step: u32, rooms: &[usize], deadline: Instant) -> Reached {
-        let mut reached = Reached { parts: Vec::new(), told: Told::default(), missing: None };
+        let mut reached = Reached { parts: Vec::new(), told: Told::default(), lacking: Vec::new(), missing: None };
         let unavailable = |reason: &str| NodeError::Unavailable { log: self.node.log_id(), reason: reason.to_owned() };
         let (late, behind) = (unavailable("it did not answer in time"), unavailable("its clock is behind"));
         loop {
@@ -73,7 +76,8 @@ impl Reader {
             let reading = self.reading.get_or_insert_with(|| {
                 let go_on = GoOn {
                     after: self.position,
-                    load: !self.loaded && self.position > 0,
+                    // Also before the first batch: earlier logs may hold something.
+                    load: !self.loaded,
                     settled: self.settled,
                     step,
                     rooms: rooms.to_vec(),
@@ -85,7 +89,7 @@ impl Reader {
                 return reached;
             };
             self.reading = None;
-            let Read { parts, told, through, watermark } = match read {
+            let Read { parts, told, lacking, through, watermark } = match read {
                 Ok(read) => read,
                 Err(error) => {
                     reached.missing = Some(error);
@@ -96,6 +100,7 @@ impl Reader {
             self.loaded = true;
             reached.parts.extend(parts);
             reached.told += told;
+            warn(&mut reached.lacking, lacking);
             if watermark >= plan.due(step) {
                 self.settled = Some(step);
                 return reached;
@@ -130,11 +135,14 @@ async fn read(plan: Arc<Plan>, node: Arc<dyn Node>, go_on: GoOn) -> Result<Read,
         node.samples(plan.samples_request(pair, stretch, step..u32::MAX, settled, room))
     };
     let part = |Pair { leaf, tenant, .. }: Pair<'_>, series| Part { leaf, tenant: tenant.clone(), series };
-    let mut parts = Vec::new();
+    let (mut parts, mut lacking) = (Vec::new(), Vec::new());
     if load {
         let loads: Vec<_> = plan.pairs().map(|pair| ask(pair, (0, after), None)).collect();
         let loaded = try_join_all(loads).await?;
-        parts.extend(plan.pairs().zip(loaded).map(|(pair, sampled)| part(pair, sampled.series)));
+        for (pair, sampled) in plan.pairs().zip(loaded) {
+            warn(&mut lacking, sampled.warnings);
+            parts.push(part(pair, sampled.series));
+        }
     }
     let mut answers = Vec::new();
     let (mut through, mut watermark) = (after, Timestamp::MAX);
@@ -148,12 +156,13 @@ async fn read(plan: Arc<Plan>, node: Arc<dyn Node>, go_on: GoOn) -> Result<Read,
     let mut told = Told::default();
     // A log is trimmed for all range aggregations alike.
     let mut trimmed: HashMap<&TenantId, u64> = HashMap::new();
-    for (pair, Sampled { series, gap, late, .. }) in plan.pairs().zip(answers) {
+    for (pair, Sampled { series, gap, late, warnings, .. }) in plan.pairs().zip(answers) {
         told.late += late;
+        warn(&mut lacking, warnings);
         let of_tenant = trimmed.entry(pair.tenant).or_default();
         *of_tenant = gap.map_or(0, |gap| gap.lines).max(*of_tenant);
         parts.push(part(pair, series));
     }
     told.trimmed = trimmed.values().sum();
-    Ok(Read { parts, told, through, watermark })
+    Ok(Read { parts, told, lacking, through, watermark })
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tailwater_model::LogId;
 use ulid::Ulid;
 
-use super::{BlockMeta, Manifest};
+use super::{BlockMeta, Manifest, Removed};
 
 /// A change of the blocks of a tenant's day.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +15,10 @@ pub struct Change {
     pub add: Vec<BlockMeta>,
     /// Blocks that are to be listed no more. All of them must be listed.
     pub remove: Vec<Ulid>,
+    /// When, in nanoseconds. They stay in [`Manifest::removed`] with it, until their objects are deleted.
+    pub removed_at: i64,
+    /// Removed blocks whose objects are deleted, and that need not be remembered any more.
+    pub purge: Vec<Ulid>,
     /// What the new blocks cover.
     pub covered: Option<Advance>,
 }
@@ -68,6 +72,10 @@ impl Change {
             next.covered.insert(log, actual.max(to));
         }
         let remove: HashSet<_> = self.remove.iter().copied().collect();
+        next.removed.retain(|block| !self.purge.contains(&block.id));
+        let removed = next.blocks.iter().filter(|block| remove.contains(&block.id));
+        let removed = removed.map(|b| Removed { id: b.id, min: b.min, max: b.max, at: self.removed_at });
+        next.removed.extend(removed);
         next.blocks.retain(|block| !remove.contains(&block.id));
         if manifest.blocks.len() - next.blocks.len() != remove.len() {
             let listed: HashSet<_> = manifest.blocks.iter().map(|block| block.id).collect();

@@ -292,11 +292,16 @@ impl Opened {
     /// # Errors
     /// As [`Block::open`].
     pub(crate) async fn fetch(&self, pages: &[Kept], tally: &Tally) -> Result<Vec<Bytes>, Error> {
-        let part = |kept: &Kept| match kept.need {
-            Need::Columns => Part::Columns(kept.page),
-            Need::Table | Need::Lines => Part::Page(kept.page),
+        let want = |kept: &Kept| {
+            // Its columns are the beginning of a page.
+            let whole = Kept { need: Need::Lines, ..*kept };
+            let is_there = self.block.history.0.cache.contains(&self.block.key(Part::Page(kept.page)));
+            match kept.need {
+                Need::Columns if !is_there => (Part::Columns(kept.page), self.range(kept)),
+                Need::Table | Need::Columns | Need::Lines => (Part::Page(kept.page), self.range(&whole)),
+            }
         };
-        let wants: Vec<_> = pages.iter().filter(|k| k.need > Need::Table).map(|k| (part(k), self.range(k))).collect();
+        let wants: Vec<_> = pages.iter().filter(|kept| kept.need > Need::Table).map(want).collect();
         let fetched = self.block.history.0.bytes(&self.block.of, wants, tally).await;
         let mut fetched = fetched.map_err(|error| self.block.damage(error))?.into_iter();
         let bytes =
@@ -375,8 +380,9 @@ impl Opened {
 
     /// A page that cannot be read is not kept for others: what was fetched may be what is wrong.
     fn lost(&self, kept: &Kept, error: Error) -> Error {
-        let part = if kept.need == Need::Columns { Part::Columns(kept.page) } else { Part::Page(kept.page) };
-        self.block.history.0.cache.forget(&self.block.key(part));
+        for part in [Part::Columns(kept.page), Part::Page(kept.page)] {
+            self.block.history.0.cache.forget(&self.block.key(part));
+        }
         self.block.damage(error)
     }
 }

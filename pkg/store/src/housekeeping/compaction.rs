@@ -121,7 +121,7 @@ mod tests {
         #[test]
         fn merging_ends(sizes in prop::collection::vec(0..TARGET / 8, 0..60), over: bool) {
             let total: u64 = sizes.iter().sum();
-            let mut all = sizes.clone();
+            let mut all = sizes;
             let mut written = 0;
             let mut rounds = 0;
             while let Some(chosen) = choose(blocks(&all), TARGET, over) {

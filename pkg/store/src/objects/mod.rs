@@ -47,7 +47,7 @@ use attempt::Trial;
 use failure::Failure;
 use folder::Folder;
 use metrics::{Metrics, Operation};
-use place::Place;
+use place::{Place, Scheme};
 
 /// Most bytes that one call reads. No block is near it; a length that is comes from a damaged footer.
 pub const READ_BYTES_MAX: u64 = 1 << 30;

@@ -5,6 +5,8 @@ mod evaluator;
 mod overlaps;
 mod patterns;
 mod pieces;
+mod queue;
+mod repeats;
 mod samples;
 mod select;
 mod streams;

@@ -9,7 +9,6 @@
 //! * A search that is cancelled or has failed stops at the next page; its fetches are given up.
 //! * A part that is lost is told in a warning, and the search goes on with the rest.
 
-use std::collections::{BinaryHeap, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -17,11 +16,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use tailwater_wire::node::{NodeError, Scanned};
-use tokio::task::JoinHandle;
+use tailwater_wire::node::{BlocksScanned, NodeError, Scanned};
 
+use super::queue::{AtHand, Fetch, Group, Next, Order, Pages, State, Waiting};
 use super::trouble::Troubles;
-use super::{Cancel, Stretch, Unit};
+use super::{Cancel, Unit};
 use crate::block::{Columns, PageInfo};
 use crate::deletes::{Deleted, Deletion, Eraser};
 use crate::entries::Entries;
@@ -29,7 +28,7 @@ use crate::history::{Block, History, Kept, Need, Opened, Tally, Wanted};
 use crate::{Error, Stream};
 
 /// Most fetches under way.
-const MAX_UNDER_WAY: usize = 16;
+pub(super) const MAX_UNDER_WAY: usize = 16;
 
 /// Most bytes of fetches under way, as stored.
 const MAX_UNDER_WAY_BYTES: u64 = 32 << 20;
@@ -46,38 +45,8 @@ const FETCH_SHARE: u64 = 8;
 /// Most blocks that are being opened.
 const MAX_OPENING: usize = 8;
 
-/// Pages that wait for their turn, above which no further block is opened before its turn comes.
-const PAGES_AHEAD: usize = 256;
-
 /// Time between looks at the cancel while a worker waits.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
-
-/// In which order pieces are handed out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Order {
-    /// As is cheapest.
-    Any,
-    /// Those with the earliest timestamp first.
-    Oldest,
-    /// Those with the latest timestamp first.
-    Newest,
-}
-
-impl Order {
-    /// The larger, the earlier its turn.
-    fn rank(self, min: i64, max: i64) -> i64 {
-        match self {
-            Self::Any => 0,
-            Self::Oldest => !min,
-            Self::Newest => max,
-        }
-    }
-
-    /// The best timestamp of what has this rank.
-    fn best(self, rank: i64) -> i64 {
-        if self == Self::Oldest { !rank } else { rank }
-    }
-}
 
 /// What a worker looks at.
 pub(super) enum Look<'a> {
@@ -107,92 +76,6 @@ impl PageLook<'_> {
 
 /// What a worker does with what it is shown.
 pub(super) type Looks<'a> = dyn FnMut(Look<'_>) -> ControlFlow<()> + 'a;
-
-/// Something that waits for its turn.
-struct Waiting<T> {
-    rank: i64,
-    /// Of equals the first comes first.
-    serial: u64,
-    what: T,
-}
-
-impl<T> PartialEq for Waiting<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl<T> Eq for Waiting<T> {}
-
-impl<T> PartialOrd for Waiting<T> {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<T> Ord for Waiting<T> {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.rank.cmp(&other.rank).then_with(|| other.serial.cmp(&self.serial))
-    }
-}
-
-/// What is at hand, or reads itself.
-enum AtHand {
-    Batch(Arc<Entries>),
-    Stretch(Arc<dyn Stretch>),
-}
-
-/// A block whose pages are being handed out.
-struct Pages {
-    opened: Opened,
-    taken: Box<[AtomicBool]>,
-}
-
-impl Pages {
-    fn take(&self, number: usize) -> bool {
-        self.taken.get(number).is_some_and(|taken| !taken.swap(true, Ordering::Relaxed))
-    }
-}
-
-/// Pages that are fetched together, ascending.
-struct Group {
-    of: Arc<Pages>,
-    pages: Vec<Kept>,
-    bytes: u64,
-    /// None: there is nothing to fetch.
-    task: Option<Fetch>,
-}
-
-/// A fetch that is given up when it is dropped.
-struct Fetch(JoinHandle<Result<Vec<Bytes>, Error>>);
-
-impl Drop for Fetch {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-enum Next {
-    AtHand(AtHand),
-    Group(Group),
-}
-
-#[derive(Default)]
-struct State {
-    at_hand: BinaryHeap<Waiting<AtHand>>,
-    blocks: BinaryHeap<Waiting<Arc<Block>>>,
-    pages: BinaryHeap<Waiting<(Arc<Pages>, usize)>>,
-    under_way: VecDeque<Group>,
-    under_way_bytes: u64,
-    /// Blocks that are being opened.
-    opening: usize,
-    /// Blocks that were opened.
-    opened: usize,
-    /// Fetches that were handed out, and their bytes.
-    fetches: usize,
-    fetched: u64,
-    serial: u64,
-}
 
 /// See the module's words.
 pub(super) struct Pieces(Arc<Shared>);
@@ -242,6 +125,7 @@ impl Pieces {
                 Unit::Lost(error) => troubles.note(&error),
             }
         }
+        state.at_hand.sort();
         Self(Arc::new(Shared {
             order,
             wanted,
@@ -297,15 +181,26 @@ impl Pieces {
     pub(super) fn finish(&self) -> Result<(Scanned, Vec<String>), NodeError> {
         let shared = &*self.0;
         let warnings = shared.troubles.settle()?;
-        if let Some(history) = shared.history.get() {
-            history.searched(&shared.tally.sum());
+        let batches = shared.batches.load(Ordering::Relaxed);
+        let blocks = self.count(shared.tally.sum());
+        Ok((Scanned { batches, blocks, ..Scanned::default() }, warnings))
+    }
+
+    /// The same of a look at pieces that others look at again: only what was fetched.
+    ///
+    /// # Errors
+    /// [`NodeError::Unavailable`]
+    pub(super) fn finish_first_look(&self) -> Result<(BlocksScanned, Vec<String>), NodeError> {
+        let warnings = self.0.troubles.settle()?;
+        let BlocksScanned { fetched_bytes, fetch_nanos, cache_hits, .. } = self.0.tally.sum();
+        Ok((self.count(BlocksScanned { fetched_bytes, fetch_nanos, cache_hits, ..BlocksScanned::default() }), warnings))
+    }
+
+    fn count(&self, blocks: BlocksScanned) -> BlocksScanned {
+        if let Some(history) = self.0.history.get() {
+            history.searched(&blocks);
         }
-        let scanned = Scanned {
-            batches: shared.batches.load(Ordering::Relaxed),
-            blocks: shared.tally.sum(),
-            ..Scanned::default()
-        };
-        Ok((scanned, warnings))
+        blocks
     }
 
     /// Takes note of an error that a worker met.
@@ -395,7 +290,7 @@ impl Pieces {
             if let Some(ready) = state.under_way.iter().position(Group::is_ready) {
                 return state.hand_out(ready);
             }
-            if let Some(best) = state.at_hand.peek() {
+            if let Some(best) = state.at_hand.last() {
                 if shared.is_beyond(best.rank, beyond) {
                     // So are all that follow.
                     state.at_hand.clear();
@@ -568,51 +463,5 @@ impl Drop for Opening {
         state.opened += 1;
         drop(state);
         self.0.changed.notify_all();
-    }
-}
-
-impl State {
-    fn clear(&mut self) {
-        self.at_hand.clear();
-        self.blocks.clear();
-        self.pages.clear();
-        self.under_way.clear();
-        self.under_way_bytes = 0;
-    }
-
-    fn add(&mut self, opened: Opened, order: Order) {
-        let taken = opened.kept.iter().map(|_| AtomicBool::new(false)).collect();
-        let of = Arc::new(Pages { opened, taken });
-        for (number, kept) in of.opened.kept.iter().enumerate() {
-            let Some((_, info)) = of.opened.page(kept) else { continue };
-            let rank = order.rank(info.min, info.max);
-            self.serial += 1;
-            self.pages.push(Waiting { rank, serial: self.serial, what: (Arc::clone(&of), number) });
-        }
-    }
-
-    /// Whether a block of this rank may be opened: nothing that waits is better, or the search has a long way to go.
-    fn is_time_to_open(&self, rank: i64, in_order: bool) -> bool {
-        let few = self.pages.len() < PAGES_AHEAD;
-        if !in_order {
-            return few;
-        }
-        let best = self.at_hand.peek().is_none_or(|other| other.rank <= rank)
-            && self.pages.peek().is_none_or(|other| other.rank <= rank);
-        best || (few && self.fetches >= MAX_UNDER_WAY)
-    }
-
-    fn hand_out(&mut self, number: usize) -> Option<Next> {
-        let group = self.under_way.remove(number)?;
-        self.under_way_bytes -= group.bytes;
-        self.fetches += 1;
-        self.fetched += group.bytes;
-        Some(Next::Group(group))
-    }
-}
-
-impl Group {
-    fn is_ready(&self) -> bool {
-        self.task.as_ref().is_none_or(|fetch| fetch.0.is_finished())
     }
 }

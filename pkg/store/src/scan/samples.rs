@@ -10,7 +10,7 @@
 //! * A line that no filter, parser or label could tell from its neighbours is not looked at: runs of plain lines are counted.
 //! * Memory: that of the answer, once per worker, and of the entries that may have an equal, together within the request's bound.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,11 +18,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use tailwater_logql::metric::{self, Column, Full, Pane, SampleRunner, SeriesNumber};
 use tailwater_model::{Labels, LogId, Timestamp};
-use tailwater_wire::node::{Late, NodeError, Sampled, SamplesRequest, Scanned, warn};
+use tailwater_wire::node::{BlocksScanned, Late, NodeError, Sampled, SamplesRequest, Scanned, warn};
 use tailwater_wire::push::EntrySpan;
 
 use super::overlaps::{self, Spans};
-use super::pieces::{Look, Order, PageLook, Pieces, Plan};
+use super::pieces::{Look, PageLook, Pieces, Plan};
+use super::queue::Order;
+use super::repeats::{Met, Repeats, may_repeat};
 use super::trouble::Troubles;
 use super::{Cancel, Source, Totals, Unit, wanted, workers};
 use crate::ByStream;
@@ -54,12 +56,6 @@ const LINE_COST: u32 = 64;
 /// Fewest lines for which the whole body is searched first.
 const MIN_LINES_FOR_REGION: u64 = 8;
 
-/// Entries of one instant above which it is not looked whether their lengths differ.
-const MAX_TIES: usize = 64;
-
-/// Parts of the set of entries that were met, each with a lock of its own.
-const SHARDS: usize = 16;
-
 /// See [`tailwater_wire::node::Node::samples`]. `answer` has what is known beforehand: how far the read goes, and what was trimmed.
 ///
 /// # Errors
@@ -87,7 +83,8 @@ pub fn samples(
     }
     let log = source.log();
     let all = || known.iter().chain(&units).cloned();
-    let (spans, warnings) = spans(all(), request, (low, high), log, cancel)?;
+    let (spans, first_look, warnings) = spans(all(), request, (low, high), log, cancel)?;
+    answer.scanned.blocks += first_look;
     warn(&mut answer.warnings, warnings);
     let spans = Arc::new(spans);
     let in_vain = Arc::new(AtomicBool::new(false));
@@ -121,12 +118,14 @@ pub fn samples(
     if !known.is_empty() && !spans.is_empty() {
         let known = pieces(known, Arc::default(), true);
         collection.meet(&known);
-        warn(&mut answer.warnings, known.finish()?.1);
+        let (first_look, warnings) = known.finish_first_look()?;
+        answer.scanned.blocks += first_look;
+        warn(&mut answer.warnings, warnings);
     }
     let found = workers(lines, || collection.work());
     let (scanned, warnings) = collection.pieces.finish()?;
     warn(&mut answer.warnings, warnings);
-    answer.scanned = scanned;
+    answer.scanned += scanned;
     answer.scanned += collection.scanned.sum();
     answer.late = *collection.late.lock();
     let too_large = NodeError::TooLarge { limit: request.max_bytes };
@@ -188,7 +187,7 @@ fn spans(
     (first, last): (i64, i64),
     log: LogId,
     cancel: &Cancel,
-) -> Result<(ByStream<Spans>, Vec<String>), NodeError> {
+) -> Result<(ByStream<Spans>, BlocksScanned, Vec<String>), NodeError> {
     let wanted = wanted::Runs { query: Arc::clone(&request.query), times: (first, last) };
     let pieces = Pieces::new(units, plan(Arc::new(wanted), Arc::default(), request, log), cancel);
     let mut matching = Matching::new(request);
@@ -204,24 +203,8 @@ fn spans(
         }
         ControlFlow::Continue(())
     });
-    let (_, warnings) = pieces.finish()?;
-    Ok((met.spans(), warnings))
-}
-
-/// The entries that were met and may have an equal.
-#[derive(Default)]
-struct Met([Mutex<HashSet<u128>>; SHARDS]);
-
-impl Met {
-    /// Whether this is the first entry of its kind.
-    fn insert(&self, batch: &Entries, run: &Run, entry: &EntrySpan, seed: u64) -> bool {
-        let mut hash = xxhash_rust::xxh3::Xxh3::with_seed(seed);
-        hash.update(&run.stream.hash.to_le_bytes());
-        hash.update(&entry.timestamp.to_le_bytes());
-        hash.update(&batch.content_key(entry, seed).to_le_bytes());
-        let key = hash.digest128();
-        self.0[key as usize % SHARDS].lock().insert(key)
-    }
+    let (first_look, warnings) = pieces.finish_first_look()?;
+    Ok((met.spans(), first_look, warnings))
 }
 
 /// What the workers share.
@@ -255,9 +238,7 @@ struct Worker<'a> {
     paid: u32,
     room: usize,
     pane: Pane,
-    /// Places, within a run, of entries that equal one before them.
-    repeats: Vec<u32>,
-    seen: HashSet<(i64, u128)>,
+    repeats: Repeats,
     late: Late,
     scanned: Scanned,
     unlooked: u32,
@@ -265,21 +246,6 @@ struct Worker<'a> {
 
 /// The read is over before its end.
 struct Stop;
-
-/// Whether two entries may be equal: of the same instant and length. The times do not fall.
-fn may_repeat(times: &[i64], lengths: &[u32]) -> bool {
-    let mut seen: Vec<u32> = Vec::new();
-    let mut instant = None;
-    times.iter().zip(lengths).any(|(time, len)| {
-        if instant != Some(*time) {
-            instant = Some(*time);
-            seen.clear();
-        }
-        let again = seen.contains(len) || seen.len() >= MAX_TIES;
-        seen.push(*len);
-        again
-    })
-}
 
 impl Collection<'_> {
     /// Remembers the entries of batches that were looked at earlier, as far as later ones may equal them.
@@ -315,8 +281,7 @@ impl Collection<'_> {
             room: 0,
             // Holds nothing.
             pane: Pane { number: 0, first: i64::MAX, last: i64::MIN },
-            repeats: Vec::new(),
-            seen: HashSet::new(),
+            repeats: Repeats::default(),
             late: Late::default(),
             scanned: Scanned::default(),
             unlooked: 0,
@@ -356,8 +321,8 @@ impl Collection<'_> {
             worker.runner.enter(&run.stream.labels);
             let spans = self.spans.get(&run.stream.hash).filter(|spans| spans.overlap(run.min, run.max));
             let entries = batch.entries(run);
-            worker.find_repeats(batch, entries, self.seed);
-            match worker.runner.series_of_stream().filter(|_| spans.is_none() && worker.repeats.is_empty()) {
+            worker.repeats.find(batch, entries, self.seed);
+            match worker.runner.series_of_stream().filter(|_| spans.is_none() && worker.repeats.found.is_empty()) {
                 Some(number) => self.count(batch, run, number, worker)?,
                 None => self.run(batch, run, spans, worker)?,
             }
@@ -433,7 +398,7 @@ impl Collection<'_> {
     }
 
     fn run(&self, batch: &Entries, run: &Run, spans: Option<&Spans>, worker: &mut Worker<'_>) -> Result<(), Stop> {
-        let mut repeats = std::mem::take(&mut worker.repeats).into_iter().peekable();
+        let mut repeats = std::mem::take(&mut worker.repeats.found).into_iter().peekable();
         for (i, entry) in batch.entries(run).iter().enumerate() {
             if repeats.next_if(|repeat| *repeat as usize == i).is_some() {
                 continue;
@@ -587,25 +552,5 @@ impl Worker<'_> {
             self.pane = pane;
         }
         pane.is_some()
-    }
-
-    /// Finds the entries of a run that equal one before them in it: only entries whose timestamps do not grow may.
-    fn find_repeats(&mut self, batch: &Entries, entries: &[EntrySpan], seed: u64) {
-        self.repeats.clear();
-        if entries.is_sorted_by(|a, b| a.timestamp < b.timestamp) {
-            return;
-        }
-        self.seen.clear();
-        let sorted = entries.is_sorted_by_key(|entry| entry.timestamp);
-        let tied = |i: usize| {
-            let same =
-                |j: Option<usize>| j.and_then(|j| entries.get(j)).is_some_and(|e| e.timestamp == entries[i].timestamp);
-            !sorted || same(i.checked_sub(1)) || same(Some(i + 1))
-        };
-        for (i, entry) in entries.iter().enumerate().filter(|(i, _)| tied(*i)) {
-            if !self.seen.insert((entry.timestamp, batch.content_key(entry, seed))) {
-                self.repeats.push(u32::try_from(i).unwrap_or(u32::MAX));
-            }
-        }
     }
 }

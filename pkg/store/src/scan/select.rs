@@ -19,7 +19,8 @@ use tailwater_model::{LabelSet, Labels, Timestamp};
 use tailwater_wire::node::{Direction, MatchedLine, NodeError, Scanned, SelectRequest, Selected};
 use tailwater_wire::push::EntrySpan;
 
-use super::pieces::{Look, Order as PieceOrder, Pieces, Plan};
+use super::pieces::{Look, Pieces, Plan};
+use super::queue::Order as PieceOrder;
 use super::trouble::Troubles;
 use super::wanted::Lines;
 use super::{Cancel, Evaluator, Source, Totals, Unit, workers};

@@ -9,7 +9,8 @@ use tailwater_logql::matchers::Matchers;
 use tailwater_model::{Labels, Timestamp};
 use tailwater_wire::node::{LabelsRequest, NodeError, Partial, SeriesRequest, Stats};
 
-use super::pieces::{Look, Order, PageLook, Pieces, Plan};
+use super::pieces::{Look, PageLook, Pieces, Plan};
+use super::queue::Order;
 use super::trouble::Troubles;
 use super::wanted::{Streams, Told};
 use super::{Cancel, Source};

@@ -1,6 +1,7 @@
 //! Searches over blocks, the write-ahead log and memory, held to a plain look at every entry.
 
 mod damage;
+mod listed;
 mod world;
 
 use std::collections::{BTreeMap, HashSet};
