@@ -152,6 +152,13 @@ impl Ingester {
         self.readiness.recovering()
     }
 
+    /// Whether a push might have to wait for another that is being written to a disk: on a thread that must not block it is better not
+    /// made now.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.log.is_busy()
+    }
+
     /// Checks a push, stores what is acceptable of it and wakes whom it concerns. Work of about 0.2 µs per line; never waits for a reader,
     /// and for the disk only as far as the operating system makes a write wait. What became of it is known at once, unless it must survive
     /// a loss of power first. If the answer is not waited for, the push is stored all the same.
@@ -210,6 +217,10 @@ impl Ingester {
 
     fn sweep_sometimes(&self) {
         let now = self.clock.now();
+        if !self.readiness.is_ready() {
+            // Streams that come back are old until they have all come.
+            return;
+        }
         let last = self.swept.load(Ordering::Relaxed);
         let due = now.since(Timestamp(last)) >= SWEEP_INTERVAL;
         if due && self.swept.compare_exchange(last, now.nanos(), Ordering::Relaxed, Ordering::Relaxed).is_ok() {

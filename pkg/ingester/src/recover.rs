@@ -4,12 +4,11 @@
 //! limits are by now; what they were last sent and how far they are is that of the last batch, so that duplicates are known and the
 //! out-of-order window is where it was.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tailwater_model::{TenantId, Timestamp};
+use tailwater_model::Timestamp;
 use tailwater_store::Error;
 use tailwater_store::entries::Run;
 use tailwater_store::wal::{Progress, Stored};
@@ -24,9 +23,6 @@ use crate::validate::accepted_labels;
 
 /// Time between two lines about progress.
 const TELL_EVERY: Duration = Duration::from_secs(3);
-
-/// Most tenants whose label texts are remembered on the way.
-const MAX_TENANTS: usize = 256;
 
 /// How far the recovery of an ingester is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,7 +83,7 @@ struct Restoring<'a> {
     accepted_at: Timestamp,
     /// The streams of the record, in order.
     streams: Vec<Arc<Stream>>,
-    texts: HashMap<TenantId, Texts<Arc<Stream>>>,
+    texts: Texts<Arc<Stream>>,
 }
 
 /// Takes back what the write-ahead log holds; then the ingester is ready. Blocks.
@@ -95,7 +91,7 @@ pub(crate) fn recover(ingester: &Ingester) -> Result<(), Error> {
     let readiness = &ingester.readiness;
     let (begun, mut told) = (Instant::now(), Instant::now());
     let mut restoring =
-        Restoring { ingester, tenant: None, accepted_at: Timestamp::MIN, streams: Vec::new(), texts: HashMap::new() };
+        Restoring { ingester, tenant: None, accepted_at: Timestamp::MIN, streams: Vec::new(), texts: Texts::default() };
     let progress = |Progress { done, total }| {
         readiness.done.store(done, Ordering::Relaxed);
         readiness.total.store(total, Ordering::Relaxed);
@@ -143,14 +139,10 @@ impl Restoring<'_> {
 
     fn stream(&mut self, text: &[u8], service_name: Option<&str>) -> Result<Arc<Stream>, tailwater_wire::Error> {
         let tenant = self.tenant.as_ref().ok_or_else(|| tailwater_wire::Error::Labels("of no tenant".into()))?;
-        if self.texts.len() >= MAX_TENANTS && !self.texts.contains_key(&tenant.id) {
-            self.texts.clear();
-        }
         let at = self.accepted_at;
-        let stream =
-            self.texts.entry(tenant.id.clone()).or_default().get(text, service_name, || {
-                accepted_labels(text, service_name).map(|labels| tenant.restore(labels, at))
-            })?;
+        let stream = self.texts.get(tenant.id.as_str(), text, service_name, || {
+            accepted_labels(text, service_name).map(|labels| tenant.restore(labels, at))
+        })?;
         stream.touch(at);
         self.streams.push(Arc::clone(&stream));
         Ok(stream)

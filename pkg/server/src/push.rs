@@ -112,7 +112,8 @@ async fn take_in(
         let packed = Some(body).filter(|_| is_packed);
         Ok(own.ingester.push(&tenant, push, packed.as_deref()))
     };
-    if most <= MAX_BYTES_INLINE {
+    // While a disk makes one push wait, others do not keep threads from tails and queries.
+    if most <= MAX_BYTES_INLINE && !app.ingester.is_busy() {
         let _accepted = work()?.await?;
         return Ok(());
     }

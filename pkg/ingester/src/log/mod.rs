@@ -157,6 +157,11 @@ impl ArrivalLog {
         self.disk.as_ref().map_or(0, |disk| disk.wal.bytes())
     }
 
+    /// Whether somebody is appending to the write-ahead log just now.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.disk.as_ref().is_some_and(|disk| disk.appender.is_locked())
+    }
+
     /// Whether there is a write-ahead log.
     pub(crate) fn is_durable(&self) -> bool {
         self.disk.is_some()

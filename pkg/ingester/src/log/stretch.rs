@@ -121,7 +121,8 @@ impl ArrivalLog {
                     through = batch.seq;
                     found.push(Arc::clone(batch));
                 }
-                if state.index_of(through + 1) >= state.batches.len() {
+                // Numbers that were skipped have nothing.
+                if state.batches.get(state.index_of(through + 1)).is_none_or(|next| next.seq > upto) {
                     through = upto;
                 }
                 continue;

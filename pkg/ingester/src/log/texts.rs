@@ -17,7 +17,7 @@ const MAX_BYTES: usize = 16 << 20;
 /// Longest text that is worth a place, in bytes.
 const MAX_TEXT_BYTES: usize = 64 << 10;
 
-/// Something per text and service name. Emptied when it is full.
+/// Something per owner, text and service name. Emptied when it is full.
 #[derive(Debug)]
 pub(crate) struct Texts<T> {
     known: HashMap<Box<[u8]>, T>,
@@ -35,12 +35,15 @@ impl<T: Clone> Texts<T> {
     /// What is known of a text with that service name; `make` makes it if it is not.
     pub(crate) fn get<E>(
         &mut self,
+        owner: &str,
         text: &[u8],
         service_name: Option<&str>,
         make: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
         self.key.clear();
-        // No text holds this byte outside of a character, and none begins with it.
+        // A byte that is in no text.
+        self.key.extend_from_slice(owner.as_bytes());
+        self.key.push(0xff);
         if let Some(service_name) = service_name {
             self.key.extend_from_slice(service_name.as_bytes());
             self.key.push(0xff);
@@ -69,7 +72,9 @@ impl Texts<Arc<Stream>> {
         text: &[u8],
         service_name: Option<&str>,
     ) -> Result<Arc<Stream>, tailwater_wire::Error> {
-        self.get(text, service_name, || accepted_labels(text, service_name).map(|labels| Arc::new(Stream::new(labels))))
+        self.get("", text, service_name, || {
+            accepted_labels(text, service_name).map(|labels| Arc::new(Stream::new(labels)))
+        })
     }
 }
 
