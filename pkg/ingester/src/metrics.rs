@@ -168,11 +168,6 @@ impl Collector for LogCollector {
         if log.is_durable() {
             let (uncovered, recovered) = (log.uncovered(), readiness.so_far());
             gauge("tailwater_log_covered", "Everything up to this batch is in blocks", uncovered.first - 1)?;
-            gauge(
-                "tailwater_log_uncovered_bytes",
-                "Bytes of lines that are not in blocks yet, about",
-                uncovered.bytes,
-            )?;
             gauge("tailwater_log_recovered_batches", "Batches taken back when the process started", recovered.batches)?;
             gauge(
                 "tailwater_log_recovered_bytes",

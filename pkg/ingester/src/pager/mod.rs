@@ -51,7 +51,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use self::cut::Cutter;
+use self::cut::{Cutter, Done};
 use self::metrics::Metrics;
 use crate::log::ArrivalLog;
 
@@ -313,7 +313,8 @@ impl Shared {
         // Whoever came meanwhile has used up a wake; the next look comes at once anyway.
         Some(result.map(|done| {
             self.metrics.cut(reason, began.elapsed());
-            tracing::debug!(?reason, ?done, took = ?began.elapsed(), "lines are in blocks");
+            let Done { through, blocks, lines } = done;
+            tracing::debug!(?reason, through, blocks, lines, took = ?began.elapsed(), "lines are in blocks");
         }))
     }
 
