@@ -16,7 +16,7 @@ const WRITES: [&str; 5] = [".blk", ".blk", "manifest.json", "manifest.json", "te
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_that_a_kill_interrupts_is_done_again_or_was_done() {
     for seed in seeds::of("store-kills") {
-        kill_during_cuts(seed, if seeds::long() { 100 } else { 12 }).await;
+        kill_during_cuts(seed, if seeds::long() { 100 } else { 6 }).await;
     }
 }
 
