@@ -46,7 +46,7 @@ pub trait DiskFile: Send + Sync + 'static {
     /// Cuts the file to a length.
     fn cut(&self, len: u64) -> io::Result<()>;
     /// Bytes in the file.
-    fn len(&self) -> io::Result<u64>;
+    fn size(&self) -> io::Result<u64>;
 }
 
 /// The file system of this machine.
@@ -123,7 +123,7 @@ impl DiskFile for File {
         self.set_len(len)
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
     }
 }

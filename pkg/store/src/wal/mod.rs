@@ -47,8 +47,9 @@
 //!
 //! * With [`SyncPolicy::Always`] nobody was told that the records are accepted. All that was not synced is void: a new segment, synced, says
 //!   that the numbers are skipped, the old one is cut, the waiters get an error. The numbers are not used again.
-//! * Otherwise the records are accepted and were seen. They are copied, while they can still be read, into a new segment which is synced
-//!   and takes their place by `rename`. As long as that fails it is tried again with each round.
+//! * Otherwise, and if they were found when the log was opened, the records are accepted and were seen. They are copied, while they can
+//!   still be read, into a new segment which is synced and takes their place by `rename`. As long as that fails it is tried again with
+//!   each round. A process that dies before it succeeds takes the knowledge with it: the next one believes its own `fdatasync`.
 //!
 //! *Open* ([`Wal::open`]): take the lock, read `meta`, walk all segments (headers of records only; payloads too in the newest), and find
 //! the next number:

@@ -204,7 +204,7 @@ fn files(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<File>> {
         }
         let Some(number) = number_in(&name) else { continue };
         let file = disk.open(&dir.join(&name))?;
-        let len = file.len()?;
+        let len = file.size()?;
         let mut bytes = [0; SEGMENT_HEADER as usize];
         // A header that the disk cannot read is none.
         let read = read_full(&*file, &mut bytes, 0).unwrap_or(0);

@@ -185,7 +185,7 @@ impl Shared {
     fn fail_unsynced(&self, writer: &mut Writer) {
         let from = self.synced().max(self.found_last) + 1;
         let segments: Vec<_> =
-            self.segments().iter().filter(|segment| segment.is_dirty() && !segment.owes()).map(Arc::clone).collect();
+            self.segments().iter().filter(|segment| segment.is_dirty() && !segment.owes()).cloned().collect();
         for segment in &segments {
             segment.extent.write().drop_unsynced();
         }

@@ -261,8 +261,8 @@ fn what_the_disk_cannot_read_is_stepped_over_and_nothing_is_cut() {
     let Opened { wal, .. } = open_as(&disk, large.clone()).unwrap();
     let all: Vec<_> = (0..30).map(|i| append(&wal, &[i; 3000])).collect();
     drop(wal);
-    let (path, size) = (segment_path(1), len(&disk, 1));
-    disk.faults(|faults| faults.unreadable = Some((path.clone(), 80_000, u64::MAX)));
+    let size = len(&disk, 1);
+    disk.faults(|faults| faults.unreadable = Some((segment_path(1), 80_000, u64::MAX)));
     let opened = open_as(&disk, large.clone()).unwrap();
     let last = records(&recovered(&opened.wal, 0)).last().unwrap().seq;
     assert!((24..=26).contains(&last), "{last}");

@@ -343,7 +343,7 @@ impl DiskFile for FakeFile {
         Ok(())
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.disk.0.lock().inodes[self.inode].content.len() as u64)
     }
 }

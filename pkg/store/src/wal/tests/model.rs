@@ -14,7 +14,7 @@ use proptest::sample::Index;
 
 use super::*;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Action {
     Append { tenant: bool, size: usize },
     Sync,
