@@ -169,7 +169,7 @@ async fn push_waits_for_a_server_that_went_away() {
     within("a word about trying again", said.next_line()).await.unwrap().unwrap();
     let mut serve = serve_at(&addr.to_string(), folder.path());
     eventually("the second server", async || is_up(addr).await).await;
-    eventually("the second line", async || texts(&client.lines(r#"{job="late"}"#).await) == ["two"]).await;
+    eventually("both lines", async || texts(&client.lines(r#"{job="late"}"#).await) == ["one", "two"]).await;
     drop(input);
     assert!(within("the push", push.wait()).await.unwrap().success());
     serve.kill().await.unwrap();

@@ -101,8 +101,11 @@ async fn a_query_asks_for_at_most_so_many_lines() {
 }
 
 #[tokio::test]
-async fn memory_is_bounded_and_the_oldest_goes_first() {
-    let yaml = format!("{}ingester:\n  log_memory_mb: 8\n", tailwater_integration::server::WIDE_LIMITS);
+async fn memory_is_bounded_and_without_a_disk_the_oldest_goes_first() {
+    let yaml = format!(
+        "{}ingester:\n  log_memory_mb: 8\n  wal:\n    enabled: false\n",
+        tailwater_integration::server::WIDE_LIMITS
+    );
     let server = Server::with_config(&yaml).await;
     let client = server.client();
     let s = r#"{app="fill"}"#;

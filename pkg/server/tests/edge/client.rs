@@ -21,6 +21,8 @@ impl World {
     pub(crate) async fn start(settings: &str) -> Self {
         let mut config = Config::parse(settings, "test").unwrap().config;
         config.server.http_listen_port = 0;
+        // What is on disk is tested elsewhere.
+        config.ingester.wal.enabled = false;
         let server = Server::start(config).await.unwrap();
         let port = server.addrs().http.port();
         let (stop, stopped) = oneshot::channel();

@@ -215,7 +215,7 @@ impl Shared {
         if self.config.max_bytes > 0 {
             let more = size + if roll { SEGMENT_HEADER } else { 0 };
             if self.bytes().saturating_add(more) > self.config.max_bytes {
-                return Err(Error::Full { what: self.what().into() });
+                return Err(Error::Full { what: self.what() });
             }
         }
         if roll {

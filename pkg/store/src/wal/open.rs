@@ -91,7 +91,7 @@ impl Wal {
             metrics: &metrics,
             found: Found { clean: clean || (meta.is_none() && files.is_empty()), ..Found::default() },
             floor: meta.as_ref().map_or(1, |meta| meta.next.max(1)),
-            doubt: !clean && !files.is_empty() && !(boot.is_some() && meta.is_some_and(|meta| meta.boot == boot)),
+            doubt: !(clean || files.is_empty() || boot.is_some() && meta.is_some_and(|meta| meta.boot == boot)),
             sealed: false,
             unread: 0,
             leftovers: Vec::new(),
@@ -221,9 +221,9 @@ impl Opener<'_> {
         let mut segments = Vec::new();
         // A segment's numbers end where those of a later one begin.
         let mut upto = u64::MAX;
-        let mut files = files.into_iter().rev().peekable();
+        let files = files.into_iter().rev();
         let mut newest = true;
-        while let Some(file) = files.next() {
+        for file in files {
             let path = self.config.dir.join(file_name(file.number));
             let header = match file.header {
                 Ok(header) if header.log != log || header.first != file.number => {
