@@ -64,7 +64,7 @@ impl Storage {
         tracing::info!(wal = %config.wal_dir().display(), store = objects.url(), "lines are kept");
         let catalog = Arc::new(Catalog::new(objects.clone(), Refresh::Exclusive));
         let cancel_period = config.compactor.delete_request_cancel_period;
-        let requests = Arc::new(Deletes::new(objects.clone(), Arc::clone(clock), cancel_period));
+        let requests = Arc::new(Deletes::new(objects, Arc::clone(clock), cancel_period));
         let deletes = config.compactor.retention_enabled.then(|| Arc::clone(&requests));
         let cache_bytes = usize::try_from(mebibytes(config.storage.cache_mb)).unwrap_or(usize::MAX);
         let history = History::new(Arc::clone(&catalog), deletes.clone(), cache_bytes, Handle::current());

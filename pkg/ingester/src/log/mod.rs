@@ -41,6 +41,7 @@ pub(crate) use self::append::{Appended, Maker, Settled};
 #[cfg(test)]
 pub(crate) use self::payload::decode;
 pub(crate) use self::payload::encode_head;
+pub(crate) use self::stretch::Boundary;
 pub(crate) use self::texts::Texts;
 
 /// A tenant's account with the log.

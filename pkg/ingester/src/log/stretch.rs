@@ -38,6 +38,15 @@ pub(crate) struct Uncovered {
     pub(crate) oldest: Option<Timestamp>,
 }
 
+/// Which boundary between blocks and the log a search wants; any between these two is right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Boundary {
+    /// What is in memory is read from there.
+    Lowest,
+    /// What is in blocks is read from there.
+    Highest,
+}
+
 /// What a search looks at beyond blocks.
 #[derive(Debug)]
 pub(crate) struct Look {
@@ -163,6 +172,7 @@ impl ArrivalLog {
         account: &Arc<Account>,
         (after, upto): (u64, u64),
         (first, last): (i64, i64),
+        boundary: Boundary,
     ) -> Look {
         loop {
             let mut look = Look { boundary: 0, units: Vec::new() };
@@ -171,7 +181,11 @@ impl ArrivalLog {
             if let Some(disk) = &self.disk {
                 // In this order: what is in none of the segments by now was covered before, and what is covered may go meanwhile.
                 let segments = disk.wal.segments();
-                look.boundary = disk.covered.get().min(state.first - 1);
+                look.boundary = match boundary {
+                    Boundary::Lowest => disk.covered.get().min(state.first - 1),
+                    Boundary::Highest => disk.covered.get(),
+                };
+                next = next.max(look.boundary + 1);
                 let positions = (after.max(look.boundary), upto.min(state.first - 1));
                 drop(state);
                 self.segments(&mut look.units, &segments, account, positions, (first, last));

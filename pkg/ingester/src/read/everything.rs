@@ -11,7 +11,7 @@ use tailwater_store::history::History;
 use tailwater_store::scan::{Source, Unit};
 use tailwater_wire::node::NodeError;
 
-use crate::log::{Account, ArrivalLog};
+use crate::log::{Account, ArrivalLog, Boundary};
 
 /// See the module's words.
 pub(crate) struct Everything {
@@ -27,7 +27,10 @@ impl Source for Everything {
     }
 
     fn collect(&self, positions: (u64, u64), times: (i64, i64)) -> Result<Vec<Unit>, NodeError> {
-        let look = self.log.look(&self.account, positions, times);
+        // What was deleted is gone from blocks, and still in memory: it is asked of blocks as far as these go.
+        let far = self.history.as_ref().is_some_and(|history| history.has_deleted(&self.account.tenant));
+        let look =
+            self.log.look(&self.account, positions, times, if far { Boundary::Highest } else { Boundary::Lowest });
         let Some(history) = &self.history else { return Ok(look.units) };
         let after = positions.0;
         if after > 0 && after >= look.boundary {

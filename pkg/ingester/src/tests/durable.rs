@@ -322,7 +322,7 @@ async fn whoever_cuts_blocks_sees_everything_once_and_what_is_covered_goes() {
     let bench = place.open(no_limits(), 3_000).await;
     assert_eq!(bench.ingester.log.covered(), 50, "remembered");
     let account = Arc::clone(&bench.ingester.tenants.get(&tenant("t")).unwrap().account);
-    let look = bench.ingester.log.look(&account, (0, 60), (i64::MIN, i64::MAX));
+    let look = bench.ingester.log.look(&account, (0, 60), (i64::MIN, i64::MAX), crate::log::Boundary::Lowest);
     assert!((40..=50).contains(&look.boundary), "{look:?}");
     let (lines, gaps) = bench.log_lines(gap.through).await;
     assert_eq!((lines.len() as u64, gaps.len()), (25 - gap.lines, 0));

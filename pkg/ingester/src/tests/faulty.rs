@@ -123,7 +123,7 @@ impl DiskFile for FaultyFile {
         self.0.cut(len)
     }
 
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
+    fn size(&self) -> io::Result<u64> {
+        self.0.size()
     }
 }

@@ -222,6 +222,13 @@ impl Deletes {
         }
     }
 
+    /// Whether the tenant has made requests, also processed ones: then what is in blocks must be read from there, since copies elsewhere were
+    /// not rewritten. As of the last [`Deletes::filter`].
+    #[must_use]
+    pub fn has_any(&self, tenant: &TenantId) -> bool {
+        self.known.lock().get(tenant).is_some_and(|known| !known.requests.is_empty())
+    }
+
     /// Whether a request can no longer be cancelled.
     pub(crate) fn is_due(&self, request: &Request, now: Timestamp) -> bool {
         request.status == Status::Received && now >= self.deadline(request)

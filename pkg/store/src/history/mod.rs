@@ -147,6 +147,13 @@ impl History {
         filter.map_err(|e| NodeError::Unavailable { log: own, reason: e.to_string() })
     }
 
+    /// Whether lines of the tenant may have been deleted from blocks, and must not be answered from anywhere else. As of the last
+    /// [`History::deletions`].
+    #[must_use]
+    pub fn has_deleted(&self, tenant: &TenantId) -> bool {
+        self.0.deletes.as_ref().is_some_and(|deletes| deletes.has_any(tenant))
+    }
+
     /// Blocks as units of a search.
     pub(crate) fn blocks(&self, blocks: impl IntoIterator<Item = BlockRef>, places: Places) -> Vec<Unit> {
         let unit = |of| Unit::Block(Arc::new(Block::new(self.clone(), of, places)));

@@ -43,7 +43,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use tailwater_model::{Clock, TenantId, TenantLimits, Timestamp};
+use tailwater_model::{Clock, DeletionMode, TenantId, TenantLimits, Timestamp};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use ulid::Ulid;
@@ -86,7 +86,7 @@ pub struct Settings {
     pub orphan_interval: Duration,
     /// Most bytes of blocks of all tenants; 0: any number.
     pub max_bytes: u64,
-    /// Whether the periods of the limits hold.
+    /// Whether the periods of the limits hold, and delete requests are carried out.
     pub retention: bool,
     /// Whether small blocks are merged.
     pub compaction: bool,
@@ -317,7 +317,8 @@ impl Keeper {
                 return Ok(());
             }
         }
-        self.erase(tenant, settled, work).await
+        let may_erase = self.limits.limits(tenant).deletion_mode == DeletionMode::FilterAndDelete;
+        if self.settings.retention && may_erase { self.erase(tenant, settled, work).await } else { Ok(()) }
     }
 
     async fn day(

@@ -274,7 +274,7 @@ fn worth(
     let found = match series(&request.query, &request.grid, columns) {
         Ok(found) => found,
         // Which of several errors is told is unspecified.
-        Err(e) => return BTreeMap::from([("error".into(), e.error.to_string())]),
+        Err(e) => return BTreeMap::from([("error".into(), e.error)]),
     };
     let values = |series: &tailwater_logql::metric::Series| {
         let values: Vec<_> = (0..series.steps()).map(|step| series.get(step)).collect();

@@ -107,7 +107,7 @@ fn a_hole_in_the_middle_is_told_to_each_reader_and_counted_once() {
     disk.edit(&segment_path(firsts[1]), |content| content[64 + record + 10..][..record].fill(0xff));
     let (first, last) = (firsts[1] + 1, firsts[1] + 2);
     let metrics = Metrics::default();
-    let opened = Wal::open(config(SyncPolicy::Os), Arc::new(disk.clone()), metrics.clone()).unwrap();
+    let opened = Wal::open(config(SyncPolicy::Os), Arc::new(disk), metrics.clone()).unwrap();
     assert_eq!((opened.found.lost_records, opened.found.corrupt_segments, opened.next), (2, 1, 21));
     let hole = Missing { first, last, why: Why::Corrupt };
     for _ in 0..2 {
