@@ -3,14 +3,18 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tailwater_model::{Clock, Limits, Timestamp};
+use tailwater_model::{Clock, DeletionMode, Limits, Timestamp};
 
 use super::{CANCEL, DAY, House, some_lines, tenant};
 use crate::deletes::{Cancelled, DeleteError, NewRequest, STAYS_ACTIVE, Status};
 use crate::housekeeping::Settings;
 
+fn settings() -> Settings {
+    Settings { block_bytes: 1 << 20, compaction: false, retention: true, ..Settings::default() }
+}
+
 fn house() -> House {
-    House::new(Settings { block_bytes: 1 << 20, compaction: false, ..Settings::default() }, Limits::default())
+    House::new(settings(), Limits::default())
 }
 
 fn request(start: i64, end: i64, query: &str) -> NewRequest {
@@ -102,6 +106,24 @@ async fn lines_go_when_a_request_cannot_be_cancelled_any_more() {
     assert_eq!(house.deletes.filter(&t).await.unwrap().len(), 1);
     house.wait(STAYS_ACTIVE + Duration::from_secs(10));
     assert!(house.deletes.filter(&t).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn lines_stay_where_they_are_only_left_out_or_nothing_may_be_deleted() {
+    let filter_only = Limits { deletion_mode: DeletionMode::FilterOnly, ..Limits::default() };
+    for (settings, limits) in
+        [(settings(), filter_only), (Settings { retention: false, ..settings() }, Limits::default())]
+    {
+        let house = House::new(settings, limits);
+        let t = tenant("t");
+        house.add("t", &some_lines("a", 1, &[5])).await;
+        house.deletes.add(&t, request(1, 9, r#"{app="a"}"#)).await.unwrap();
+        house.wait(CANCEL);
+        house.round().await;
+        assert_eq!(house.lines("t").await.len(), 1);
+        assert_eq!(house.deletes.list(&t).await.unwrap()[0].status, Status::Received);
+        assert_eq!(house.deletes.filter(&t).await.unwrap().len(), 1, "searches leave it out");
+    }
 }
 
 #[tokio::test]
