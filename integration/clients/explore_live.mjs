@@ -5,7 +5,7 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -45,7 +45,8 @@ process.on("exit", () => servers.forEach((server) => server.child.kill("SIGKILL"
 async function serve(folder, listen, settings = "{}") {
   const config = path.join(folder, `${configs++}.yaml`);
   await writeFile(config, settings);
-  const child = spawn(binary, ["serve", "--http-listen", listen, "--config", config], { stdio: ["ignore", "ignore", "pipe"] });
+  const flags = ["--http-listen", listen, "--config", config, "--data-dir", path.join(folder, "data")];
+  const child = spawn(binary, ["serve", ...flags], { stdio: ["ignore", "ignore", "pipe"] });
   const server = { child, address: "", log: "", ended: once(child, "exit") };
   servers.add(server);
   child.stderr.setEncoding("utf8").on("data", (text) => {
@@ -200,12 +201,13 @@ async function a_restart_is_survived(folder) {
   await until("the end of the first connection", () => pane.connections[0].closed);
   const dropped = Date.now();
   check(pane.connections[0].closed.code === 1006, `closed with ${JSON.stringify(pane.connections[0].closed)}`);
+  await first.ended;
   const second = await serve(folder, first.address);
   await push(second, "restart", ["second server"]);
   await pane.sees(["second server"]);
   await push(second, "restart", ["after that"]);
   await pane.sees(["after that"]);
-  pane.got(["second server", "after that"]);
+  pane.got(["first server", "second server", "after that"]);
   check(pane.connections.length === 2 && pane.end === null, `${pane.connections.length} connections, end: ${pane.end}`);
   console.log(`ok: restart: 1006, and the next server's lines ${pane.shown.get("second server") - dropped} ms later`);
   await first.ended;
@@ -240,7 +242,12 @@ async function limits(folder) {
 
 const folder = await mkdtemp(path.join(tmpdir(), "explore-"));
 try {
-  await Promise.all([lines_become_visible, a_restart_is_survived, limits].map((part) => part(folder)));
+  await Promise.all([lines_become_visible, a_restart_is_survived, limits].map(async (part) => {
+    // A server's data belongs to it alone.
+    const own = path.join(folder, part.name);
+    await mkdir(own);
+    await part(own);
+  }));
 } finally {
   await rm(folder, { recursive: true });
 }
