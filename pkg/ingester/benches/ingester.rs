@@ -13,7 +13,7 @@ use tailwater_ingester::{Accepted, Config, Ingester, SyncPolicy, WalConfig};
 use tailwater_logql::LogQuery;
 use tailwater_logql::ast::{LineFilter, LineOp, LineOperand, LogExpr, MatchOp, Matcher, Stage};
 use tailwater_model::{Limits, SystemClock, TenantId, TenantLimits, Timestamp};
-use tailwater_wire::node::{Direction, Follow, FollowRequest, Node as _, SelectRequest};
+use tailwater_wire::node::{Direction, Follow, FollowRequest, Node as _, Part, SelectRequest};
 use tailwater_wire::push::{EntrySpan, PairSpan, Push, StreamSpan, extract, pack};
 
 const LINES: usize = 1000;
@@ -215,6 +215,7 @@ fn select_from_200_batches(bencher: Bencher<'_, '_>, matching: bool) {
     let query = query(".+", Some(if matching { "served" } else { "needle" }));
     let request = SelectRequest {
         tenant,
+        part: Part::Whole,
         query,
         detect_level: false,
         as_of: u64::MAX,

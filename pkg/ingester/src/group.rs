@@ -467,6 +467,7 @@ fn event_bytes(event: &FollowEvent) -> usize {
     size_of::<Slot>()
         + match event {
             FollowEvent::Lines(batch) => size_of::<MatchedBatch>() + lines(batch) + labels(batch),
+            FollowEvent::Away { reason } => reason.len(),
             FollowEvent::Idle { .. } | FollowEvent::Gap(_) => 0,
         }
 }

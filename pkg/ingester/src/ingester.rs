@@ -15,8 +15,9 @@ use tailwater_store::history::History;
 use tailwater_store::scan::{self, Cancel};
 use tailwater_store::wal::{self, LocalDisk};
 use tailwater_wire::node::{
-    Answer, Follow, FollowRequest, LabelsRequest, Node, NodeError, Partial, PatternsRequest, ReadChunk, ReadRequest,
-    Sampled, SamplesRequest, SelectRequest, Selected, SeriesRequest, Stats, StreamVolume, VolumeRequest,
+    Answer, Follow, FollowRequest, LabelsRequest, LogState, Node, NodeError, Partial, PatternsRequest, ReadChunk,
+    ReadRequest, Sampled, SamplesRequest, SelectRequest, Selected, SeriesRequest, StateRequest, Stats, StreamVolume,
+    VolumeRequest,
 };
 use tailwater_wire::push::Push;
 use tokio::sync::Semaphore;
@@ -270,9 +271,9 @@ impl Node for Ingester {
         self.log.id()
     }
 
-    fn head(&self) -> Answer<u64> {
-        let head = self.ready().map(|()| self.log.head());
-        Box::pin(async move { head })
+    fn state(&self, request: StateRequest) -> Answer<LogState> {
+        let state = self.ready().map(|()| self.log.state_of(request.age));
+        Box::pin(async move { state })
     }
 
     fn follow(&self, request: FollowRequest) -> Follow {

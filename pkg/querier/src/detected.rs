@@ -32,7 +32,13 @@ impl Querier {
     pub async fn detected_labels(&self, request: &MetaRequest) -> Result<Vec<DetectedLabel>, Error> {
         let mut labels: BTreeMap<String, BTreeSet<Box<str>>> = BTreeMap::new();
         for (tenant, matchers) in self.per_tenant(request)? {
-            let asked = SeriesRequest { tenant, matchers, start: request.start, end: request.end };
+            let asked = SeriesRequest {
+                tenant,
+                part: tailwater_wire::node::Part::Whole,
+                matchers,
+                start: request.start,
+                end: request.end,
+            };
             for node in self.nodes()? {
                 for (name, value) in node.series(asked.clone()).await?.value.iter().flat_map(|stream| stream.iter()) {
                     match labels.get_mut(name) {

@@ -17,8 +17,8 @@ use futures_util::stream::{SelectAll, StreamExt, select_all};
 use parking_lot::Mutex;
 use tailwater_logql::LogQuery;
 use tailwater_model::{Clock, LabelSet, Labels, TenantId, Timestamp};
-use tailwater_wire::frame::{Dropped, FrameEncoder, TailEncoding};
-use tailwater_wire::node::{FollowEvent, Gap, Node};
+use tailwater_wire::frame::{Dropped, Extras, FrameEncoder, TailEncoding};
+use tailwater_wire::node::{FollowEvent, Gap, Node, StateRequest};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -97,14 +97,14 @@ pub(crate) struct FeedParts {
 impl Feed {
     /// Opens a feed that begins after the newest batch of each node.
     pub(crate) async fn open(key: FeedKey, parts: FeedParts, feeds: Weak<Feeds>) -> Result<Arc<Self>, Error> {
-        let heads = try_join_all(parts.nodes.iter().map(|node| node.head())).await?;
+        let heads = try_join_all(parts.nodes.iter().map(|node| node.state(StateRequest::default()))).await?;
         let (mut sources, mut positions) = (Vec::new(), Positions::default());
         // Tenant by tenant: lines of equal times come in this order.
         for FeedTenant { id, detect_level } in &key.tenants {
             for (node, head) in parts.nodes.iter().zip(&heads) {
                 let source = SourceId::new(sources.len());
                 sources.push(Source { node: Arc::clone(node), tenant: id.clone(), detect_level: *detect_level });
-                positions.advance(source, *head);
+                positions.advance(source, head.head);
             }
         }
         let sources = Sources::new(sources);
@@ -243,6 +243,7 @@ impl Run {
                 self.merger.advance(source, through);
                 0
             }
+            FollowEvent::Away { .. } => 0,
             FollowEvent::Gap(Gap { after, through, lines }) => {
                 if let Some(Source { node, tenant, .. }) = self.sources.get(source) {
                     let log = node.log_id();
@@ -302,7 +303,7 @@ impl Run {
     fn frame(&mut self, lines: &[Held], mark: Mark, keep_entries: bool, now: Timestamp) -> Frame {
         let trimmed = std::mem::take(&mut self.trimmed);
         let told = if trimmed > 0 { vec![trimmed_notice(trimmed, now)] } else { Vec::new() };
-        let bytes = self.encoder.finish(&told);
+        let bytes = self.encoder.finish(&told, &Extras::default());
         let entries = if keep_entries {
             let entry = |held: &Held| (held.line().timestamp, labels_of(&mut self.tenant_labels, held).into_owned());
             lines.iter().map(entry).collect()

@@ -39,7 +39,7 @@ pub use meta::MetaRequest;
 pub use metric::{MetricAnswer, MetricRequest, check_metric};
 pub use metric_tail::{MetricSession, MetricTailRequest};
 pub use patterns::MAX_PATTERNS;
-pub use querier::{Config, Nodes, OnSlow, Querier, TailRequest};
+pub use querier::{Config, Fixed, Nodes, OnSlow, Querier, TailRequest};
 pub use range::check_range;
 pub use session::{EndReason, Ledger, Session, SessionEvent, TailInfo};
 pub use volume::{Volume, VolumeBy, VolumeRequest};

@@ -9,7 +9,7 @@ use tailwater_logql::LogQuery;
 use tailwater_logql::ast::{LogExpr, Matcher};
 use tailwater_logql::matchers::Matchers;
 use tailwater_model::{Category, LabelPair, LabelSet, Labels, TenantId, TenantIds, Timestamp};
-use tailwater_wire::node::{Direction, MatchedLine, Scanned, SelectRequest, warn};
+use tailwater_wire::node::{Direction, MatchedLine, Part, Scanned, SelectRequest, warn};
 
 use crate::busy::busy;
 use crate::{Error, Querier};
@@ -127,6 +127,7 @@ impl Querier {
         let asked = nodes.iter().map(|node| {
             node.select(SelectRequest {
                 tenant: tenant.clone(),
+                part: Part::Whole,
                 query: Arc::clone(query),
                 detect_level: limits.discover_log_levels && limits.allow_structured_metadata,
                 as_of: u64::MAX,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tailwater_logql::ast::Matcher;
 use tailwater_logql::matchers::Matchers;
 use tailwater_model::{Labels, TenantId, TenantIds, Timestamp};
-use tailwater_wire::node::{LabelsRequest, Partial, SeriesRequest, Stats};
+use tailwater_wire::node::{LabelsRequest, Part, Partial, SeriesRequest, Stats};
 
 use crate::logs::{TENANT_LABEL, stream_with_tenant, tenants_of};
 use crate::{Error, Querier};
@@ -51,6 +51,7 @@ impl Querier {
             for matchers in selectors {
                 let asked = LabelsRequest {
                     tenant: tenant.clone(),
+                    part: Part::Whole,
                     matchers,
                     start: request.start,
                     end: request.end,
@@ -72,7 +73,13 @@ impl Querier {
         let several = request.tenants.as_slice().len() > 1;
         let (mut found, mut warnings) = (BTreeSet::new(), Vec::new());
         for (tenant, matchers) in self.per_tenant(request)? {
-            let asked = SeriesRequest { tenant: tenant.clone(), matchers, start: request.start, end: request.end };
+            let asked = SeriesRequest {
+                tenant: tenant.clone(),
+                part: Part::Whole,
+                matchers,
+                start: request.start,
+                end: request.end,
+            };
             for node in self.nodes()? {
                 let series = node.series(asked.clone()).await?.take(&mut warnings);
                 found.extend(series.into_iter().map(|s| if several { stream_with_tenant(&s, &tenant) } else { s }));
@@ -88,7 +95,7 @@ impl Querier {
     pub async fn stats(&self, request: &MetaRequest) -> Result<Partial<Stats>, Error> {
         let (mut sum, mut warnings) = (Stats::default(), Vec::new());
         for (tenant, matchers) in self.per_tenant(request)? {
-            let asked = SeriesRequest { tenant, matchers, start: request.start, end: request.end };
+            let asked = SeriesRequest { tenant, part: Part::Whole, matchers, start: request.start, end: request.end };
             for node in self.nodes()? {
                 let stats = node.stats(asked.clone()).await?.take(&mut warnings);
                 sum.streams += stats.streams;

@@ -15,7 +15,7 @@ use tailwater_logql::metric::{
     Column, Evaluated, EvaluationLimits, Grid, SampleQuery, Series, Steps, check, evaluate, leaves, series, series_at,
 };
 use tailwater_model::{Labels, Limits, TenantId, TenantIds, Timestamp};
-use tailwater_wire::node::{NodeError, SamplesRequest, Scanned, warn};
+use tailwater_wire::node::{NodeError, Part, SamplesRequest, Scanned, warn};
 
 use crate::busy::busy;
 use crate::logs::{stream_with_tenant, tenants_of};
@@ -224,6 +224,7 @@ impl Querier {
                 let parts = nodes.iter().map(|node| {
                     node.samples(SamplesRequest {
                         tenant: tenant.clone(),
+                        part: Part::Whole,
                         query: Arc::clone(&leaf.query),
                         detect_level: limits.discover_log_levels && limits.allow_structured_metadata,
                         after: 0,

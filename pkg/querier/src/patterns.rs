@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use tailwater_logql::patterns::Pattern;
-use tailwater_wire::node::{Partial, PatternsRequest, SeriesRequest};
+use tailwater_wire::node::{Part, Partial, PatternsRequest, SeriesRequest};
 
 use crate::{Error, MetaRequest, Querier};
 
@@ -26,7 +26,7 @@ impl Querier {
         for (tenant, matchers) in self.per_tenant(request)? {
             let limits = self.limits().limits(&tenant);
             let asked = PatternsRequest {
-                series: SeriesRequest { tenant, matchers, start: request.start, end: request.end },
+                series: SeriesRequest { tenant, part: Part::Whole, matchers, start: request.start, end: request.end },
                 step,
                 detect_level: limits.discover_log_levels && limits.allow_structured_metadata,
                 limit: MAX_NODE_PATTERNS,

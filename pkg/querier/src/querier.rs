@@ -11,7 +11,8 @@ use tailwater_logql::LogQuery;
 use tailwater_logql::ast::{LogExpr, MatchOp, Matcher};
 use tailwater_model::{Clock, Limits, TenantId, TenantIds, TenantLimits, Timestamp};
 use tailwater_wire::frame::TailEncoding;
-use tailwater_wire::node::Node;
+use tailwater_wire::node::{Blocks, Node};
+use tokio::sync::watch;
 
 use crate::Error;
 use crate::busy::busy;
@@ -25,16 +26,31 @@ use crate::session::{Account, Session, SessionParts, TailInfo};
 /// Most tenants of a tail. Each is followed on every ingester.
 pub(crate) const MAX_TAIL_TENANTS: usize = 256;
 
-/// The ingesters there are now.
+/// The logs there are: one [`Node`] each, whoever answers for it.
 pub trait Nodes: Send + Sync + 'static {
-    /// All of them.
-    fn nodes(&self) -> Vec<Arc<dyn Node>>;
+    /// Those of now, and word of changes. A log that is there once stays the same object; it is left out when it has ended for good.
+    fn nodes(&self) -> watch::Receiver<Arc<[Arc<dyn Node>]>>;
+
+    /// Blocks, if it is the querier that reads them. Otherwise each node answers from its blocks, too.
+    fn blocks(&self) -> Option<Arc<dyn Blocks>> {
+        None
+    }
 }
 
 /// Just these, for ever.
-impl Nodes for Vec<Arc<dyn Node>> {
-    fn nodes(&self) -> Vec<Arc<dyn Node>> {
-        self.clone()
+pub struct Fixed(watch::Sender<Arc<[Arc<dyn Node>]>>);
+
+impl Fixed {
+    /// These nodes, in this order.
+    #[must_use]
+    pub fn new(nodes: Vec<Arc<dyn Node>>) -> Arc<Self> {
+        Arc::new(Self(watch::Sender::new(nodes.into())))
+    }
+}
+
+impl Nodes for Fixed {
+    fn nodes(&self) -> watch::Receiver<Arc<[Arc<dyn Node>]>> {
+        self.0.subscribe()
     }
 }
 
@@ -237,7 +253,7 @@ impl Querier {
     }
 
     pub(crate) fn nodes(&self) -> Result<Vec<Arc<dyn Node>>, Error> {
-        let nodes = self.nodes.nodes();
+        let nodes = self.nodes.nodes().borrow().to_vec();
         if nodes.is_empty() { Err(Error::NoIngester) } else { Ok(nodes) }
     }
 

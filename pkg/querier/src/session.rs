@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tailwater_model::{Clock, TenantIds, Timestamp};
-use tailwater_wire::frame::{Dropped, FrameEncoder};
+use tailwater_wire::frame::{Dropped, Extras, FrameEncoder};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
@@ -372,7 +372,7 @@ impl Session {
             }
         }
         let count = encoder.lines() as u64;
-        let frame = encoder.finish(&std::mem::take(&mut self.dropped));
+        let frame = encoder.finish(&std::mem::take(&mut self.dropped), &Extras::default());
         self.count_matched(count);
         self.count_delivered(count, frame.len());
         Some(frame)

@@ -31,7 +31,7 @@ pub(crate) fn world_with(nodes: u128, config: Config, limits: Arc<dyn TenantLimi
     let clock = Arc::new(TestClock::default());
     *clock.0.lock() = 1000 * SECOND;
     let dynamic: Vec<Arc<dyn Node>> = nodes.iter().map(|n| Arc::clone(n) as Arc<dyn Node>).collect();
-    let querier = Querier::new(config, Arc::new(dynamic), limits, Arc::clone(&clock) as Arc<_>);
+    let querier = Querier::new(config, crate::Fixed::new(dynamic), limits, Arc::clone(&clock) as Arc<_>);
     World { querier, nodes, clock }
 }
 

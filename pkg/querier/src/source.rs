@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use tailwater_logql::LogQuery;
 use tailwater_model::{TenantId, Timestamp};
 use tailwater_wire::node::{
-    Answer, Direction, Follow, FollowRequest, Node, ReadChunk, ReadRequest, SelectRequest, Selected,
+    Answer, Direction, Follow, FollowRequest, Node, Part, ReadChunk, ReadRequest, SelectRequest, Selected,
 };
 
 /// The number of a source in its feed.
@@ -65,6 +65,7 @@ impl Source {
     pub(crate) fn newest(&self, query: &Arc<LogQuery>, as_of: u64, start: Timestamp, limit: usize) -> Answer<Selected> {
         self.node.select(SelectRequest {
             tenant: self.tenant.clone(),
+            part: Part::Whole,
             query: Arc::clone(query),
             detect_level: self.detect_level,
             as_of,

@@ -10,9 +10,9 @@ use tailwater_logql::LogQuery;
 use tailwater_logql::patterns::Pattern;
 use tailwater_model::{Clock, LabelSet, Labels, LogId, TenantId, Timestamp};
 use tailwater_wire::node::{
-    Answer, Direction, Follow, FollowEvent, FollowRequest, Gap, LabelsRequest, MatchedBatch, MatchedLine, Node,
-    Partial, PatternsRequest, ReadChunk, ReadRequest, Sampled, SamplesRequest, SelectRequest, Selected, SeriesRequest,
-    Stats, StreamVolume, VolumeRequest,
+    Answer, Direction, Follow, FollowEvent, FollowRequest, Gap, LabelsRequest, LogState, MatchedBatch, MatchedLine,
+    Node, Partial, PatternsRequest, ReadChunk, ReadRequest, Sampled, SamplesRequest, SelectRequest, Selected,
+    SeriesRequest, StateRequest, Stats, StreamVolume, VolumeRequest,
 };
 use tokio::sync::watch;
 
@@ -157,8 +157,9 @@ impl Node for TestNode {
         self.id
     }
 
-    fn head(&self) -> Answer<u64> {
-        ready(self.log.lock().batches.len() as u64)
+    fn state(&self, _: StateRequest) -> Answer<LogState> {
+        let head = self.log.lock().batches.len() as u64;
+        ready(LogState { head, before: head, in_blocks: 0, watermark: Timestamp::MAX })
     }
 
     fn follow(&self, request: FollowRequest) -> Follow {

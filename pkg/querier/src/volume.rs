@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use tailwater_model::{Labels, Timestamp};
-use tailwater_wire::node::{Partial, SeriesRequest, VolumeRequest as NodeRequest};
+use tailwater_wire::node::{Part, Partial, SeriesRequest, VolumeRequest as NodeRequest};
 
 use crate::logs::{TENANT_LABEL, stream_with_tenant};
 use crate::{Error, MetaRequest, Querier};
@@ -100,7 +100,7 @@ impl Querier {
         let mut groups: BTreeMap<Labels, BTreeMap<Timestamp, u64>> = BTreeMap::new();
         for (tenant, matchers) in self.per_tenant(&request.meta)? {
             let (start, end) = (request.meta.start, request.meta.end);
-            let series = SeriesRequest { tenant: tenant.clone(), matchers, start, end };
+            let series = SeriesRequest { tenant: tenant.clone(), part: Part::Whole, matchers, start, end };
             for node in self.nodes()? {
                 let asked = NodeRequest { series: series.clone(), step: request.step };
                 for stream in node.volume(asked).await?.take(&mut warnings) {

@@ -63,7 +63,12 @@ impl Bench {
             runtime.block_on(receipt).expect("accepted");
         }
         let node: Arc<dyn Node> = ingester;
-        let querier = Querier::new(tailwater_querier::Config::default(), Arc::new(vec![node]), limits, clock);
+        let querier = Querier::new(
+            tailwater_querier::Config::default(),
+            tailwater_querier::Fixed::new(vec![node]),
+            limits,
+            clock,
+        );
         Self { runtime, querier, tenant, end }
     }
 

@@ -86,7 +86,7 @@ impl Server {
                 feed_merge_bytes: mebibytes(config.querier.feed_merge_mb),
                 query_memory_bytes: mebibytes(config.querier.query_memory_mb),
             },
-            Arc::new(vec![node]),
+            tailwater_querier::Fixed::new(vec![node]),
             Arc::clone(&limits),
             Arc::clone(&clock),
         );

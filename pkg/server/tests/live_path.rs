@@ -107,7 +107,7 @@ async fn every_tail_gets_every_line_once_and_in_order() {
     let nodes: Vec<Arc<dyn Node>> = vec![Arc::clone(&ingester) as Arc<dyn Node>];
     // A ring so small that slow readers fall off all the time.
     let config = Config { feed_ring_bytes: 64 << 10, ..Config::default() };
-    let querier = Querier::new(config, Arc::new(nodes), limits, Arc::new(SystemClock));
+    let querier = Querier::new(config, tailwater_querier::Fixed::new(nodes), limits, Arc::new(SystemClock));
 
     let done = Arc::new(AtomicBool::new(false));
     let pushers: Vec<_> = (0..TENANTS.len()).map(|p| tokio::spawn(pusher(Arc::clone(&ingester), p))).collect();

@@ -107,7 +107,7 @@ async fn frames_are_what_the_query_answers_later() {
     let nodes: Vec<Arc<dyn Node>> = vec![Arc::clone(&ingester) as Arc<dyn Node>];
     // A ring so small that who is slow has the steps evaluated again.
     let config = Config { feed_ring_bytes: 1000, ..Config::default() };
-    let querier = Querier::new(config, Arc::new(nodes), limits_of, Arc::new(SystemClock));
+    let querier = Querier::new(config, tailwater_querier::Fixed::new(nodes), limits_of, Arc::new(SystemClock));
     let pushers: Vec<_> = (0..3).map(|stream| tokio::spawn(pusher(Arc::clone(&ingester), stream, 9))).collect();
     tokio::time::sleep(Duration::from_millis(2300)).await;
     let mut readers = Vec::new();

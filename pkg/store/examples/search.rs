@@ -20,7 +20,9 @@ use tailwater_store::entries::Place;
 use tailwater_store::history::History;
 use tailwater_store::objects::{self, Objects};
 use tailwater_store::scan::{self, Cancel, Source, Unit};
-use tailwater_wire::node::{Direction, NodeError, Sampled, SamplesRequest, Scanned, SelectRequest, SeriesRequest};
+use tailwater_wire::node::{
+    Direction, NodeError, Part, Sampled, SamplesRequest, Scanned, SelectRequest, SeriesRequest,
+};
 use ulid::Ulid;
 
 /// When the first line was written.
@@ -210,6 +212,7 @@ fn main() {
     ] {
         let request = SelectRequest {
             tenant: tenant.clone(),
+            part: Part::Whole,
             query: Arc::new(LogQuery::parse(text).expect("a query")),
             detect_level: true,
             as_of: u64::MAX,
@@ -237,6 +240,7 @@ fn main() {
         let steps = Steps { start: Timestamp(START + minute), step: minute, count: ((end - START) / minute) as u32 };
         let request = SamplesRequest {
             tenant: tenant.clone(),
+            part: Part::Whole,
             grid: query.grid(steps),
             query,
             detect_level: true,
@@ -252,7 +256,13 @@ fn main() {
             (found.series.len(), found.scanned)
         });
     }
-    let all = SeriesRequest { tenant: tenant.clone(), matchers: vec![], start: Timestamp(START), end: Timestamp(end) };
+    let all = SeriesRequest {
+        tenant: tenant.clone(),
+        part: Part::Whole,
+        matchers: vec![],
+        start: Timestamp(START),
+        end: Timestamp(end),
+    };
     ask("stats", &make, &|folder| {
         let stats = scan::stats(folder, &all, &Cancel::default()).expect("an answer").value;
         (stats.streams as usize, Scanned { lines: stats.entries, ..Scanned::default() })

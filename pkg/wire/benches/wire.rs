@@ -9,7 +9,7 @@ use divan::counter::{BytesCount, ItemsCount};
 use prost::Message as _;
 use tailwater_model::{Category, LabelPair, LabelSet, Timestamp};
 use tailwater_wire::compress::{self, Caps};
-use tailwater_wire::frame::{FrameEncoder, TailEncoding};
+use tailwater_wire::frame::{Extras, FrameEncoder, TailEncoding};
 use tailwater_wire::push::{self, Kind, Outgoing};
 
 #[path = "../fuzz/oracle.rs"]
@@ -116,7 +116,7 @@ fn frames(bencher: Bencher<'_, '_>, flags: &str, text: impl Fn(usize) -> String)
             let timestamp = Timestamp(1_793_534_400_000_000_000 + i as i64);
             frames.push(timestamp, line.as_bytes(), &sets[i % sets.len()]);
         }
-        frames.finish(&[])
+        frames.finish(&[], &Extras::default())
     });
 }
 

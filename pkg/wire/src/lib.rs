@@ -5,6 +5,7 @@ pub mod answer;
 pub mod compress;
 mod error;
 pub mod frame;
+pub mod host;
 mod json;
 pub mod labels;
 mod media;

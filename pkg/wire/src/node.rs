@@ -31,8 +31,8 @@ pub trait Node: Send + Sync + 'static {
     /// The node's arrival log.
     fn log_id(&self) -> LogId;
 
-    /// The last accepted batch.
-    fn head(&self) -> Answer<u64>;
+    /// Where the log is: its end, what of it is in blocks, where it was some time ago.
+    fn state(&self, request: StateRequest) -> Answer<LogState>;
 
     /// Every matching line after a position, for as long as the stream is held.
     fn follow(&self, request: FollowRequest) -> Follow;
@@ -72,6 +72,14 @@ pub enum NodeError {
         log: LogId,
         /// What happened.
         reason: String,
+    },
+    /// The log no longer holds what comes after the position that was asked for ([`Part::Log`]): it is in blocks.
+    #[error("the log {log} begins after {through}: what is before that is in blocks")]
+    Trimmed {
+        /// The log.
+        log: LogId,
+        /// The last batch that it no longer holds.
+        through: u64,
     },
     /// The answer would take more memory than the request allows.
     #[error(
@@ -115,6 +123,48 @@ pub fn warn(warnings: &mut Vec<String>, more: impl IntoIterator<Item = String>) 
     }
 }
 
+/// See [`Node::state`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StateRequest {
+    /// Find where the log was so long ago, by the node's own clock.
+    pub age: Option<std::time::Duration>,
+}
+
+/// Where a log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogState {
+    /// The last accepted batch.
+    pub head: u64,
+    /// The last batch that was accepted longer ago than [`StateRequest::age`]; `head` if that was not asked for. If it is not known any more,
+    /// the last one of which it is known.
+    pub before: u64,
+    /// Everything up to this batch is in blocks, and the catalog says so to whoever reads it from now on. 0: nothing, or there are no blocks.
+    pub in_blocks: u64,
+    /// The node's clock: whatever is accepted later is accepted at or after this.
+    pub watermark: Timestamp,
+}
+
+/// Which of the places that hold lines are looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// All of them: blocks, also those of other logs, and the log.
+    #[default]
+    Whole,
+    /// The log alone, and of it only what comes after this position. Whoever asks reads the rest from blocks.
+    Log {
+        /// The position.
+        after: u64,
+    },
+}
+
+/// Blocks as a querier reads them that asks ingesters for their logs only.
+pub trait Blocks: Send + Sync + 'static {
+    /// What is in blocks: of these logs each up to a position, of all others everything. Its [`Node::follow`] yields nothing, its
+    /// [`Node::read`] and [`Node::samples`] with `after > 0` are about the log that it bears the name of, `own`; everything else is about all
+    /// logs. What the catalog says is asked for again if it was known before `fresh_since`.
+    fn up_to(&self, boundaries: Arc<[(LogId, u64)]>, own: LogId, fresh_since: std::time::Instant) -> Arc<dyn Node>;
+}
+
 /// See [`Node::follow`].
 #[derive(Clone)]
 pub struct FollowRequest {
@@ -142,6 +192,11 @@ pub enum FollowEvent {
     },
     /// Batches were trimmed before they were read.
     Gap(Gap),
+    /// Nothing can be had of the log for now. The follow goes on where it was as soon as it can: every other event says that it does.
+    Away {
+        /// Why.
+        reason: Arc<str>,
+    },
 }
 
 /// The longest silence of a follow.
@@ -233,6 +288,8 @@ pub struct ReadChunk {
 pub struct SelectRequest {
     /// Whose lines.
     pub tenant: TenantId,
+    /// Where they are looked for.
+    pub part: Part,
     /// Which lines.
     pub query: Arc<LogQuery>,
     /// Add `detected_level` to entries that bring none.
@@ -275,6 +332,8 @@ pub struct Selected {
 pub struct SamplesRequest {
     /// Whose lines.
     pub tenant: TenantId,
+    /// Where they are looked for.
+    pub part: Part,
     /// Which lines, and what they are worth.
     pub query: Arc<SampleQuery>,
     /// Add `detected_level` to entries that bring none.
@@ -408,6 +467,8 @@ impl std::ops::AddAssign for BlocksScanned {
 pub struct LabelsRequest {
     /// Whose streams.
     pub tenant: TenantId,
+    /// Where they are looked for.
+    pub part: Part,
     /// Which streams; none = all.
     pub matchers: Option<Arc<Matchers>>,
     /// Only streams with entries at or after this.
@@ -423,6 +484,8 @@ pub struct LabelsRequest {
 pub struct SeriesRequest {
     /// Whose streams.
     pub tenant: TenantId,
+    /// Where they are looked for.
+    pub part: Part,
     /// Which streams: those that match any; empty = all.
     pub matchers: Vec<Arc<Matchers>>,
     /// The earliest timestamp, inclusive.

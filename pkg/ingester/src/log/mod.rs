@@ -26,11 +26,12 @@ mod tide;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 use tailwater_model::{Clock, LogId, TenantId, Timestamp};
-use tailwater_wire::node::Gap;
+use tailwater_wire::node::{Gap, LogState};
 
 use self::disk::Disk;
 use self::memory::{FETCH_BATCHES, State};
@@ -199,6 +200,24 @@ impl ArrivalLog {
         let seen = look();
         drop(state);
         (head, seen)
+    }
+
+    /// Where the log is, and where it was so long ago.
+    pub(crate) fn state_of(&self, age: Option<Duration>) -> LogState {
+        let now = self.clock.now();
+        let in_blocks = self.disk.as_ref().map_or(0, |disk| disk.covered.get());
+        let state = self.state.read();
+        let watermark = self.stamps.lock().watermark(now);
+        let before = age.map_or(state.head, |age| {
+            let time = now.saturating_sub(age);
+            let later = state.batches.partition_point(|batch| batch.accepted_at < time);
+            match later.checked_sub(1).and_then(|last| state.batches.get(last)) {
+                Some(last) => last.seq,
+                // What is not in memory any more is known by marks, which are some way apart.
+                None => self.disk.as_ref().map_or(0, |disk| disk.tide.lock().before(time)),
+            }
+        });
+        LogState { head: state.head, before, in_blocks, watermark }
     }
 
     /// Some of the tenant's batches after `after` and up to `upto`, which is not beyond the head. `seen`, if known: the tenant's lines up

@@ -55,6 +55,12 @@ impl Tide {
         self.marks.get(after.saturating_sub(1)).copied()
     }
 
+    /// The last mark of a batch that was accepted before a time; 0 if there is none.
+    pub(super) fn before(&self, time: Timestamp) -> u64 {
+        let later = self.marks.partition_point(|mark| mark.accepted_at < time);
+        later.checked_sub(1).and_then(|last| self.marks.get(last)).map_or(0, |mark| mark.seq)
+    }
+
     /// Nobody will ask for anything up to this batch.
     pub(super) fn forget(&mut self, covered: u64) {
         while self.marks.get(1).is_some_and(|next| next.seq <= covered + 1) {

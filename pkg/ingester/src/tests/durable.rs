@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tailwater_wire::node::{FollowEvent, Gap, MatchedLine, NodeError, ReadRequest};
+use tailwater_wire::node::{FollowEvent, Gap, MatchedLine, NodeError, Part, ReadRequest, StateRequest};
 use tailwater_wire::push::pack;
 
 use super::*;
@@ -63,7 +63,17 @@ impl Bench {
     fn select(&self, as_of: u64, (start, end): (i64, i64)) -> SelectRequest {
         let (start, end) = (Timestamp(start), Timestamp(end));
         let (query, direction) = (everything(), Direction::Forward);
-        SelectRequest { tenant: tenant("t"), query, detect_level: false, as_of, start, end, direction, limit: 10_000 }
+        SelectRequest {
+            tenant: tenant("t"),
+            part: Part::Whole,
+            query,
+            detect_level: false,
+            as_of,
+            start,
+            end,
+            direction,
+            limit: 10_000,
+        }
     }
 }
 
@@ -117,7 +127,10 @@ async fn a_restart_keeps_every_line_once_where_it_was() {
         // Where a service's name comes from has changed meanwhile.
         let changed = Limits { discover_service_name: vec!["job".into()], ..strict() };
         let bench = place.open(changed, memory).await;
-        assert_eq!((bench.ingester.log_id(), bench.ingester.head().await.unwrap()), (id, head));
+        assert_eq!(
+            (bench.ingester.log_id(), bench.ingester.state(StateRequest::default()).await.unwrap().head),
+            (id, head)
+        );
         assert_eq!(bench.log_lines(0).await, before);
         let selected = bench.ingester.select(bench.select(u64::MAX, (i64::MIN, i64::MAX))).await.unwrap();
         assert_eq!((selected.lines.len(), selected.warnings.len()), (41, 0));
@@ -151,7 +164,7 @@ async fn nothing_is_accepted_or_answered_before_all_is_back() {
     assert!(starting.done_bytes == 0 && starting.total_bytes > 0, "{starting:?}");
     let refused = bench.push(&[(A, &[(NOW + 1, "too early", &[])])]).unwrap_err();
     assert_eq!(refused.kind, PushErrorKind::Unavailable);
-    assert!(matches!(bench.ingester.head().await, Err(NodeError::Unavailable { .. })));
+    assert!(matches!(bench.ingester.state(StateRequest::default()).await, Err(NodeError::Unavailable { .. })));
     let select = bench.ingester.select(bench.select(u64::MAX, (i64::MIN, i64::MAX))).await;
     assert!(matches!(select, Err(NodeError::Unavailable { .. })));
     let mut old = bench.follow(&app("a"), 0);

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use proptest::prelude::*;
 use tailwater_logql::matchers::Matchers;
-use tailwater_wire::node::{LabelsRequest, MatchedLine, ReadRequest, Scanned, Selected, SeriesRequest, Stats};
+use tailwater_wire::node::{LabelsRequest, MatchedLine, Part, ReadRequest, Scanned, Selected, SeriesRequest, Stats};
 
 use super::*;
 
@@ -73,6 +73,7 @@ proptest! {
             let query = query_of(vec![matcher("app", MatchOp::Re, "a|b")], filter.then_some("7"));
             let request = SelectRequest {
                 tenant: tenant("t"),
+                part: Part::Whole,
                 query: Arc::clone(&query),
                 detect_level: false,
                 as_of,
@@ -101,6 +102,7 @@ async fn a_limit_ends_the_search_early() {
     }
     let request = SelectRequest {
         tenant: tenant("t"),
+        part: Part::Whole,
         query: app("a"),
         detect_level: false,
         as_of: u64::MAX,
@@ -137,7 +139,7 @@ async fn streams_are_found_by_matchers_and_time() {
     let matchers = |value: &str| Arc::new(Matchers::new(&[matcher("app", MatchOp::Eq, value)]).unwrap());
     let at = |from: i64, to: i64| (Timestamp(NOW + from), Timestamp(NOW + to));
     let series = |m: Vec<Arc<Matchers>>, (start, end)| {
-        let request = SeriesRequest { tenant: tenant("t"), matchers: m, start, end };
+        let request = SeriesRequest { tenant: tenant("t"), part: Part::Whole, matchers: m, start, end };
         bench.ingester.series(request).map(|all| all.unwrap().value.iter().map(ToString::to_string).collect::<Vec<_>>())
     };
     let (a, b) = (r#"{app="a", pod="1", service_name="a"}"#, r#"{app="b", service_name="b"}"#);
@@ -154,7 +156,7 @@ async fn streams_are_found_by_matchers_and_time() {
         let name = name.map(str::to_owned);
         bench
             .ingester
-            .labels(LabelsRequest { tenant: tenant("t"), matchers: m, start, end, name })
+            .labels(LabelsRequest { tenant: tenant("t"), part: Part::Whole, matchers: m, start, end, name })
             .map(|answer| answer.unwrap().value)
     };
     assert_eq!(labels(None, None).await, ["app", "pod", "service_name"], "metadata is no label of a stream");
@@ -165,7 +167,7 @@ async fn streams_are_found_by_matchers_and_time() {
     let stats = |m: Vec<Arc<Matchers>>, (start, end)| {
         bench
             .ingester
-            .stats(SeriesRequest { tenant: tenant("t"), matchers: m, start, end })
+            .stats(SeriesRequest { tenant: tenant("t"), part: Part::Whole, matchers: m, start, end })
             .map(|answer| answer.unwrap().value)
     };
     assert_eq!(stats(vec![], at(0, 1000)).await, Stats { streams: 2, chunks: 2, bytes: 10, entries: 4 });
@@ -180,7 +182,8 @@ async fn tenants_see_only_their_own() {
     bench.push(&[(STREAMS[0], &[(NOW, "mine", &[])])]).unwrap();
     assert_eq!(bench.stored().await.len(), 1);
     let range = (Timestamp::MIN, Timestamp::MAX);
-    let stats = SeriesRequest { tenant: tenant("t"), matchers: vec![], start: range.0, end: range.1 };
+    let stats =
+        SeriesRequest { tenant: tenant("t"), part: Part::Whole, matchers: vec![], start: range.0, end: range.1 };
     assert_eq!(bench.ingester.stats(stats).await.unwrap().value.entries, 1);
     assert_eq!(lines(&next(&mut bench.follow(&everything(), 0)).await.unwrap()), ["mine"]);
 }

@@ -18,7 +18,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use tailwater_logql::LogQuery;
 use tailwater_logql::ast::{LineFilter, LineOp, LineOperand, LogExpr, MatchOp, Matcher, Stage};
 use tailwater_model::{Clock, Limits, TenantId, Timestamp};
-use tailwater_wire::node::{Direction, Follow, FollowEvent, FollowRequest, Node as _, SelectRequest};
+use tailwater_wire::node::{Direction, Follow, FollowEvent, FollowRequest, Node as _, Part, SelectRequest};
 use tailwater_wire::push::{EntrySpan, PairSpan, Push, StreamSpan, extract};
 
 use self::faulty::Faulty;
@@ -163,6 +163,7 @@ impl Bench {
     async fn stored(&self) -> Vec<(i64, String, String)> {
         let request = SelectRequest {
             tenant: tenant("t"),
+            part: Part::Whole,
             query: everything(),
             detect_level: false,
             as_of: u64::MAX,

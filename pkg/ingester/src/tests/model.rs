@@ -154,6 +154,7 @@ impl Model {
     fn check(&mut self, following: &mut Following, event: &FollowEvent, trimmed: u64, exact: bool) {
         let Following { tenant, query, position, owed, .. } = following;
         match event {
+            FollowEvent::Away { reason } => panic!("a log in the same process is never away: {reason}"),
             FollowEvent::Lines(batch) => {
                 let got = self.note(batch);
                 assert!(!got.is_empty());

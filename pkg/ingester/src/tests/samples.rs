@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use tailwater_logql::ast::Expr;
 use tailwater_logql::metric::{Column, Place, SampleQuery, Series, Steps, leaves, series};
 use tailwater_model::Labels;
-use tailwater_wire::node::{Gap, NodeError, Sampled, SamplesRequest};
+use tailwater_wire::node::{Gap, NodeError, Part, Sampled, SamplesRequest};
 
 use super::*;
 
@@ -78,6 +78,7 @@ fn steps(start: i64, step: i64, count: u32) -> Steps {
 fn request(tenant_name: &str, query: &Arc<SampleQuery>, steps: Steps) -> SamplesRequest {
     SamplesRequest {
         tenant: tenant(tenant_name),
+        part: Part::Whole,
         query: Arc::clone(query),
         detect_level: true,
         after: 0,

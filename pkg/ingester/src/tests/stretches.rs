@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use tailwater_logql::ast::Expr;
 use tailwater_logql::metric::{Column, Grid, SampleQuery, Steps, series_at};
 use tailwater_model::Labels;
-use tailwater_wire::node::{Late, Sampled, SamplesRequest};
+use tailwater_wire::node::{Late, Part, Sampled, SamplesRequest};
 
 use super::*;
 
@@ -31,6 +31,7 @@ fn query(text: &str, range: u64) -> Arc<SampleQuery> {
 fn request(query: &Arc<SampleQuery>, grid: Grid, (after, as_of): (u64, u64)) -> SamplesRequest {
     SamplesRequest {
         tenant: tenant("t"),
+        part: Part::Whole,
         query: Arc::clone(query),
         detect_level: false,
         after,

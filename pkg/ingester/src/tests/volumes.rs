@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use tailwater_logql::matchers::Matchers;
-use tailwater_wire::node::{PatternsRequest, SeriesRequest, VolumeRequest};
+use tailwater_wire::node::{Part, PatternsRequest, SeriesRequest, VolumeRequest};
 
 use super::*;
 
@@ -17,6 +17,7 @@ fn series_of(value: &str, start: i64, end: i64) -> SeriesRequest {
     let matchers = Matchers::new(&[matcher("app", MatchOp::Re, value)]).unwrap();
     SeriesRequest {
         tenant: tenant("t"),
+        part: Part::Whole,
         matchers: vec![Arc::new(matchers)],
         start: Timestamp(start),
         end: Timestamp(end),

@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tailwater_model::{Clock, TenantIds, Timestamp};
-use tailwater_wire::node::{NodeError, warn};
+use tailwater_wire::node::{NodeError, StateRequest, warn};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -79,7 +79,7 @@ impl Feed {
         let mut readers = Vec::new();
         // What reads no lines waits for no node.
         for node in plan.nodes.iter().filter(|_| plan.pairs().next().is_some()) {
-            let head = node.head().await?;
+            let head = node.state(StateRequest::default()).await?.head;
             readers.push(Reader::new(Arc::clone(node), head, first));
         }
         let ring = Arc::new(Mutex::new(Ring::new(first, positions(&readers), plan.ring_bytes)));

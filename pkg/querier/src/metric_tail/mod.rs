@@ -39,7 +39,7 @@ use tailwater_logql::ast::MetricExpr;
 use tailwater_logql::go::bytes;
 use tailwater_logql::metric::{Grid, Steps, leaves};
 use tailwater_model::{Clock, Limits, TenantId, TenantIds, TenantLimits, Timestamp};
-use tailwater_wire::node::{Node, SamplesRequest};
+use tailwater_wire::node::{Node, Part, SamplesRequest};
 use tokio::sync::watch;
 
 use self::feed::{Feed, Feeds, Key};
@@ -166,6 +166,7 @@ impl Plan {
         let limits = self.limits.limits(tenant);
         SamplesRequest {
             tenant: tenant.clone(),
+            part: Part::Whole,
             query: Arc::clone(&of.query),
             detect_level: limits.discover_log_levels && limits.allow_structured_metadata,
             after,

@@ -11,8 +11,9 @@ use tailwater_logql::metric::{Column, Place};
 use tailwater_logql::patterns::Pattern;
 use tailwater_model::{Clock, Labels, LogId, TenantId, Timestamp};
 use tailwater_wire::node::{
-    Answer, Follow, FollowRequest, Gap, LabelsRequest, Late, Node, NodeError, Partial, PatternsRequest, ReadChunk,
-    ReadRequest, Sampled, SamplesRequest, SelectRequest, Selected, SeriesRequest, Stats, StreamVolume, VolumeRequest,
+    Answer, Follow, FollowRequest, Gap, LabelsRequest, Late, LogState, Node, NodeError, Partial, PatternsRequest,
+    ReadChunk, ReadRequest, Sampled, SamplesRequest, SelectRequest, Selected, SeriesRequest, StateRequest, Stats,
+    StreamVolume, VolumeRequest,
 };
 use tokio::time::Instant;
 
@@ -159,8 +160,9 @@ impl Node for SampleNode {
         self.id
     }
 
-    fn head(&self) -> Answer<u64> {
-        ready(self.batches.lock().len() as u64)
+    fn state(&self, _: StateRequest) -> Answer<LogState> {
+        let head = self.batches.lock().len() as u64;
+        ready(LogState { head, before: head, in_blocks: 0, watermark: Timestamp::MAX })
     }
 
     fn follow(&self, _: FollowRequest) -> Follow {

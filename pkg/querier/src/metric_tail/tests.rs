@@ -30,7 +30,7 @@ fn limits() -> Limits {
 fn querier(nodes: &[Arc<SampleNode>], clock: &Arc<RuntimeClock>, config: Config, limits: Limits) -> Arc<Querier> {
     let nodes: Vec<Arc<dyn Node>> = nodes.iter().map(|n| Arc::clone(n) as Arc<dyn Node>).collect();
     let limits: Arc<dyn TenantLimits> = Arc::new(Arc::new(limits));
-    Querier::new(config, Arc::new(nodes), limits, Arc::clone(clock) as Arc<_>)
+    Querier::new(config, crate::Fixed::new(nodes), limits, Arc::clone(clock) as Arc<_>)
 }
 
 fn world(nodes: u128, config: Config) -> World {

@@ -139,6 +139,72 @@ pub struct Dropped {
     pub labels: LabelSet,
 }
 
+/// What a frame says to clients that asked for it. Nothing of it is in the frames of others.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Extras<'a> {
+    /// What has happened to the tail.
+    pub notices: &'a [Notice],
+    /// Where a tail goes on that has had everything up to this frame.
+    pub resume: Option<&'a str>,
+}
+
+/// Something that has happened to a tail, beside its lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Nothing comes from a log for now. Its lines come later, late, or a gap is told.
+    Away {
+        /// The log, or the node if its log is not known.
+        what: String,
+        /// Why.
+        reason: String,
+    },
+    /// A log that was away goes on where it was.
+    Back {
+        /// As [`Notice::Away`].
+        what: String,
+    },
+    /// The node that serves this tail is going down: the client had better go on elsewhere.
+    Draining {
+        /// Other nodes: their URLs.
+        nodes: Vec<String>,
+    },
+}
+
+impl Extras<'_> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        if !self.notices.is_empty() {
+            out.extend_from_slice(br#","notices":["#);
+            for (i, notice) in self.notices.iter().enumerate() {
+                if i > 0 {
+                    out.push(b',');
+                }
+                notice.encode(out);
+            }
+            out.push(b']');
+        }
+        if let Some(token) = self.resume {
+            out.extend_from_slice(br#","resume":"#);
+            text::string(out, token.as_bytes());
+        }
+    }
+}
+
+impl Notice {
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Away { what, reason } => {
+                text::object(out, [("type", "away"), ("what", what.as_str()), ("reason", reason.as_str())].into_iter());
+            }
+            Self::Back { what } => text::object(out, [("type", "back"), ("what", what.as_str())].into_iter()),
+            Self::Draining { nodes } => {
+                out.extend_from_slice(br#"{"type":"draining","nodes":"#);
+                text::strings(out, nodes);
+                out.push(b'}');
+            }
+        }
+    }
+}
+
 /// Encodes frames of a tail, one after the other.
 #[derive(Debug)]
 pub struct FrameEncoder {
@@ -220,9 +286,9 @@ impl FrameEncoder {
         self.lines
     }
 
-    /// The frame, with what was dropped since the last one; the encoder is ready for the next.
+    /// The frame, with what was dropped since the last one and what the client asked to be told; the encoder is ready for the next.
     #[must_use]
-    pub fn finish(&mut self, dropped: &[Dropped]) -> Bytes {
+    pub fn finish(&mut self, dropped: &[Dropped], extras: &Extras<'_>) -> Bytes {
         let size = self.out.len();
         let out = &mut self.out;
         out.extend_from_slice(if self.open.take().is_some() { &b"]}]"[..] } else { &br#"{"streams":[]"#[..] });
@@ -242,6 +308,7 @@ impl FrameEncoder {
             out.extend_from_slice(br#","encodingFlags":"#);
             text::strings(out, self.encoding.flags());
         }
+        extras.encode(out);
         out.push(b'}');
         self.lines = 0;
         // The next frame of a tail is about as large as this one; what one huge line took is given back.

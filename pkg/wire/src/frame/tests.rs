@@ -32,7 +32,7 @@ fn without_the_flag_the_stream_holds_all_labels() {
     let mut frames = encoder("");
     frames.push(Timestamp(12), b"one \"line\"\n", &sample());
     assert_eq!(frames.lines(), 1);
-    let text = frames.finish(&[]);
+    let text = frames.finish(&[], &Extras::default());
     let labels = r#"{"app":"a","detected_level":"info","status":"500","trace_id":"t\"1"}"#;
     let want = format!(r#"{{"streams":[{{"stream":{labels},"values":[["12","one \"line\"\n"]]}}]}}"#);
     assert_eq!(text, want.as_bytes());
@@ -53,7 +53,7 @@ fn with_the_flag_each_entry_has_its_own_labels() {
         ],
         "encodingFlags": ["categorize-labels", "other"],
     });
-    assert_eq!(read(&frames.finish(&[])), want);
+    assert_eq!(read(&frames.finish(&[], &Extras::default())), want);
 }
 
 #[test]
@@ -68,9 +68,9 @@ fn order_is_kept_and_only_neighbours_share_a_stream_object() {
         {"stream": {"s": "b"}, "values": [["3", "l"], ["2", "l"]]},
         {"stream": {"s": "a"}, "values": [["1", "l"]]},
     ]});
-    assert_eq!(read(&frames.finish(&[])), want);
+    assert_eq!(read(&frames.finish(&[], &Extras::default())), want);
     assert_eq!((frames.lines(), frames.len_bytes()), (0, 0));
-    assert_eq!(&frames.finish(&[])[..], HEARTBEAT_JSON.as_bytes());
+    assert_eq!(&frames.finish(&[], &Extras::default())[..], HEARTBEAT_JSON.as_bytes());
 }
 
 #[test]
@@ -79,11 +79,11 @@ fn the_legacy_form_has_text_labels_and_rfc3339() {
     frames.push(Timestamp(1_793_534_400_000_000_001), b"l", &sample());
     let labels = r#"{app="a", detected_level="info", status="500", trace_id="t\"1"}"#;
     let stream = json!({"labels": labels, "entries": [{"ts": "2026-11-01T12:00:00.000000001Z", "line": "l"}]});
-    assert_eq!(read(&frames.finish(&[])), json!({"streams": [stream], "dropped_entries": null}));
+    assert_eq!(read(&frames.finish(&[], &Extras::default())), json!({"streams": [stream], "dropped_entries": null}));
     let lost = Dropped { timestamp: Timestamp(0), labels: set(&[("s", "a", Category::Stream)]) };
     let want =
         json!({"streams": [], "dropped_entries": [{"Timestamp": "1970-01-01T00:00:00Z", "Labels": "{s=\"a\"}"}]});
-    assert_eq!(read(&frames.finish(&[lost])), want);
+    assert_eq!(read(&frames.finish(&[lost], &Extras::default())), want);
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn what_was_dropped_is_told() {
     frames.push(Timestamp(1), b"l", &set(&[]));
     let lost = Dropped { timestamp: Timestamp(7), labels: set(&[("s", "a", Category::Stream)]) };
     let want = json!([{"timestamp": "7", "labels": {"s": "a"}}, {"timestamp": "7", "labels": {"s": "a"}}]);
-    assert_eq!(read(&frames.finish(&[lost.clone(), lost]))["dropped_entries"], want);
+    assert_eq!(read(&frames.finish(&[lost.clone(), lost], &Extras::default()))["dropped_entries"], want);
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn any_bytes_make_a_valid_frame() {
     let mut frames = encoder("");
     let all: Vec<u8> = (0..=255).collect();
     frames.push(Timestamp(i64::MIN), &all, &set(&[]));
-    let frame = decode_tail(&frames.finish(&[])).unwrap();
+    let frame = decode_tail(&frames.finish(&[], &Extras::default())).unwrap();
     assert_eq!(
         frame.streams[0].entries[0].line,
         all.utf8_chunks().fold(String::new(), |s, c| { s + c.valid() + &"\u{fffd}".repeat(c.invalid().len()) })
@@ -117,14 +117,14 @@ fn the_cache_stays_bounded_and_right_when_it_overflows() {
             frames.push(Timestamp(1), b"l", &set(&[("i", &value, Category::Stream)]));
         }
         assert!(frames.cached_bytes <= MAX_CACHED_BYTES && frames.cache.len() <= MAX_CACHED_SETS);
-        let streams = decode_tail(&frames.finish(&[])).unwrap().streams;
+        let streams = decode_tail(&frames.finish(&[], &Extras::default())).unwrap().streams;
         let seen = streams.iter().map(|s| s.labels["i"].clone()).collect::<Vec<_>>();
         let want = (0..5000).map(|i| format!("{round}-{i}-{}", "x".repeat(100))).collect::<Vec<_>>();
         assert_eq!(seen, want);
     }
     let huge = "y".repeat(MAX_CACHED_BYTES);
     frames.push(Timestamp(1), b"l", &set(&[("i", &huge, Category::Stream)]));
-    assert_eq!(decode_tail(&frames.finish(&[])).unwrap().streams[0].labels["i"], huge);
+    assert_eq!(decode_tail(&frames.finish(&[], &Extras::default())).unwrap().streams[0].labels["i"], huge);
     assert!(frames.cached_bytes <= MAX_CACHED_BYTES);
 }
 
@@ -135,7 +135,7 @@ fn both_forms_read_back() {
         let mut frames = FrameEncoder::new(encoding);
         frames.push(Timestamp(1_793_534_400_123_456_789), "zwölf".as_bytes(), &sample());
         let lost = Dropped { timestamp: Timestamp(7), labels: sample() };
-        let frame = decode_tail(&frames.finish(&[lost])).unwrap();
+        let frame = decode_tail(&frames.finish(&[lost], &Extras::default())).unwrap();
         let all: BTreeMap<_, _> = sample().pairs().iter().map(|p| (p.name.to_string(), p.value.to_string())).collect();
         let [stream] = &frame.streams[..] else { panic!("{frame:?}") };
         assert_eq!(stream.entries[0].line, "zwölf");

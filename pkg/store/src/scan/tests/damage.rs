@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use tailwater_wire::node::{NodeError, Scanned};
+use tailwater_wire::node::{NodeError, Part, Scanned};
 
 use super::world::{Layout, Line, OWN, RUNTIME, history};
 use super::*;
@@ -138,6 +138,7 @@ fn a_block_that_is_gone_or_unreadable_is_left_out_and_told() {
     let (from, settled) = (Timestamp::MIN, None);
     let request = SamplesRequest {
         tenant: tenant(),
+        part: Part::Whole,
         query,
         detect_level: true,
         after: 0,
@@ -151,7 +152,13 @@ fn a_block_that_is_gone_or_unreadable_is_left_out_and_told() {
     let found = samples(&world, &request, known, 1, &Cancel::default()).unwrap();
     assert_eq!(found.warnings.len(), 2, "{:?}", found.warnings);
     assert!(!found.series.is_empty());
-    let of = SeriesRequest { tenant: tenant(), matchers: vec![], start: Timestamp(0), end: Timestamp(1000) };
+    let of = SeriesRequest {
+        tenant: tenant(),
+        part: Part::Whole,
+        matchers: vec![],
+        start: Timestamp(0),
+        end: Timestamp(1000),
+    };
     let told = stats(&world, &of, &Cancel::default()).unwrap();
     assert_eq!((told.value.entries, told.warnings.len()), (400, 2));
 }
@@ -198,6 +205,7 @@ fn who_goes_on_from_an_empty_log_knows_the_earlier_ones() {
     let counted = |settled: Option<i64>| {
         let request = SamplesRequest {
             tenant: tenant(),
+            part: Part::Whole,
             query: Arc::clone(&query),
             detect_level: true,
             after: 0,

@@ -14,8 +14,8 @@ use tailwater_logql::matchers::Matchers;
 use tailwater_logql::metric::{SampleQuery, Steps, leaves, series};
 use tailwater_model::{TenantId, Timestamp};
 use tailwater_wire::node::{
-    Direction, LabelsRequest, PatternsRequest, Sampled, SamplesRequest, SelectRequest, Selected, SeriesRequest, Stats,
-    VolumeRequest,
+    Direction, LabelsRequest, Part, PatternsRequest, Sampled, SamplesRequest, SelectRequest, Selected, SeriesRequest,
+    Stats, VolumeRequest,
 };
 
 use self::world::{Batch, LINES, METADATA, MS, Plain, World, batches, labels, layouts};
@@ -113,6 +113,7 @@ fn naive(batches: &[Batch], request: &SelectRequest, deletions: &[Deletion]) -> 
 fn select_request(query: &str) -> SelectRequest {
     SelectRequest {
         tenant: tenant(),
+        part: Part::Whole,
         query: Arc::new(LogQuery::parse(query).unwrap()),
         detect_level: true,
         as_of: u64::MAX,
@@ -193,14 +194,14 @@ proptest! {
         let cancel = Cancel::default();
         let matchers = || vec![Arc::new(Matchers::new(&tailwater_logql::parse_selector(QUERIES[query]).unwrap()).unwrap())];
         let (start, end) = (Timestamp(start * MS), Timestamp((start + len) * MS));
-        let of = SeriesRequest { tenant: tenant(), matchers: matchers(), start, end };
+        let of = SeriesRequest { tenant: tenant(), part: Part::Whole, matchers: matchers(), start, end };
         prop_assert_eq!(
             series_of(&world, &of, &cancel),
             series_of(&plain, &of, &cancel),
         );
         let size = |source: &dyn Source| Stats { chunks: 0, ..stats(source, &of, &cancel).unwrap().value };
         prop_assert_eq!(size(&world), size(&plain));
-        let names = LabelsRequest { tenant: tenant(), matchers: matchers().pop(), start, end, name };
+        let names = LabelsRequest { tenant: tenant(), part: Part::Whole, matchers: matchers().pop(), start, end, name };
         prop_assert_eq!(labels_of(&world, &names, &cancel), labels_of(&plain, &names, &cancel));
         let volumes = VolumeRequest { series: of.clone(), step: step.map(|step| step * MS) };
         prop_assert_eq!(volume(&world, &volumes, &cancel).unwrap(), volume(&plain, &volumes, &cancel).unwrap());
@@ -253,6 +254,7 @@ fn asks_samples((query, range, (start, step, count), (after, as_of), settled): S
     let steps = Steps { start: Timestamp(start * MS), step: step * MS, count };
     SamplesRequest {
         tenant: tenant(),
+        part: Part::Whole,
         grid: query.grid(steps),
         query,
         detect_level: true,

@@ -1,0 +1,5 @@
+//! Several nodes as one: who is there, calls between them, and logs that outlive a node.
+
+mod member;
+
+pub use member::{Member, Members, Role, State};
