@@ -4,6 +4,7 @@
 //! `next` on.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
@@ -32,6 +33,8 @@ pub(crate) struct TailAccount {
     pub(crate) told_dropped: u64,
     /// Beginnings of lines without a proper rest, and lines of streams that do not exist.
     pub(crate) broken: u64,
+    /// The longest time without a line while lines were pushed, from the first line on.
+    pub(crate) silence: Duration,
 }
 
 /// What one tail has received of one stream.
@@ -81,6 +84,7 @@ impl TailAccount {
             bytes: 0,
             told_dropped: 0,
             broken: 0,
+            silence: Duration::ZERO,
         }
     }
 

@@ -4,9 +4,10 @@
 //! * a stream belongs to one connection, and a connection has one push under way: lines of a stream arrive in their order;
 //! * at a rate, the time in a line is when its push was *due*, whether or not an earlier push was still under way: a server that
 //!   stalls is charged for every line that had to wait (no coordinated omission);
-//! * a number is used once: what the server does not acknowledge is not sent again, and not counted as lost.
+//! * a number is used once: what the server does not acknowledge is not sent again, and not counted as lost;
+//! * of several nodes a connection has one, and goes over to the next when that cannot be reached or sends it away.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,8 +29,8 @@ const PATH: &str = "/loki/api/v1/push";
 const JSON: &str = "application/json";
 /// Pause after 429 when pushing flat out: the limit will not have changed within less.
 const REFUSED_PAUSE: Duration = Duration::from_millis(20);
-/// So many pushes in a row without an answer end the run.
-const MAX_BROKEN_PUSHES: u32 = 5;
+/// So many pushes in a row and node without an answer end the run.
+const MAX_BROKEN_PUSHES: usize = 5;
 /// How long after the end of the run pushes that were due in it may still be sent.
 const GRACE: Duration = Duration::from_secs(5);
 /// Different refusals that are remembered.
@@ -109,7 +110,7 @@ impl Schedule {
 ///
 /// # Errors
 /// A server that is not there.
-pub(crate) async fn run(endpoint: &Arc<Endpoint>, plan: &LoadPlan, stop: &Stop) -> Result<Pushed, ClientError> {
+pub(crate) async fn run(nodes: &[Arc<Endpoint>], plan: &LoadPlan, stop: &Stop) -> Result<Pushed, ClientError> {
     let (began, began_wall) = (Instant::now(), Timestamp::now().nanos());
     let connections = plan.connections.clamp(1, plan.streams);
     let schedules = plan.rate.map(|rate| schedules(plan, rate, connections, began, began_wall));
@@ -118,7 +119,7 @@ pub(crate) async fn run(endpoint: &Arc<Endpoint>, plan: &LoadPlan, stop: &Stop) 
     }
     let mut workers = tokio::task::JoinSet::new();
     for index in 0..connections {
-        let worker = Worker::new(endpoint, plan, index, connections);
+        let worker = Worker::new(nodes, plan, index, connections);
         let schedule = schedules.as_ref().map(|s| s[index as usize].clone());
         let (stop, until) = (stop.clone(), began + plan.duration);
         workers.spawn(async move { (index, worker.run(schedule, until, stop).await) });
@@ -201,7 +202,9 @@ struct WorkerStream {
 
 /// One connection.
 struct Worker {
-    http: Http,
+    /// Where it may go, the present node first.
+    nodes: VecDeque<Arc<Endpoint>>,
+    http: Option<Http>,
     template: Template,
     format: Format,
     batch: u32,
@@ -219,14 +222,18 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(endpoint: &Arc<Endpoint>, plan: &LoadPlan, index: u32, connections: u32) -> Self {
+    fn new(nodes: &[Arc<Endpoint>], plan: &LoadPlan, index: u32, connections: u32) -> Self {
+        let mut nodes: VecDeque<_> = nodes.iter().cloned().collect();
+        let first = index as usize % nodes.len().max(1);
+        nodes.rotate_left(first);
         let stream = |number: u32| WorkerStream {
             labels: format!("{{app=\"tailwater-bench\", bench=\"{}\", stream=\"{number:05}\"}}", plan.tag),
             number,
             sent: Sent::default(),
         };
         Self {
-            http: Http::new(Arc::clone(endpoint)),
+            http: nodes.front().cloned().map(Http::new),
+            nodes,
             template: Template::new(&plan.tag, plan.size),
             format: plan.format,
             batch: plan.batch,
@@ -270,7 +277,8 @@ impl Worker {
         let before: Vec<u64> = self.streams.iter().map(|s| s.sent.lines).collect();
         let body = self.body(time);
         let content_type = if self.format == Format::Json { JSON } else { PROTOBUF };
-        let outcome = self.http.post(PATH, content_type, body).await;
+        let Some(http) = &mut self.http else { return Ok(()) };
+        let outcome = http.post(PATH, content_type, body).await;
         self.last_answer = Instant::now();
         let why = match outcome {
             Ok(answer) if answer.status.is_success() => {
@@ -285,14 +293,18 @@ impl Worker {
                 if answer.status == StatusCode::TOO_MANY_REQUESTS {
                     sleep(REFUSED_PAUSE).await;
                 }
+                if answer.status == StatusCode::SERVICE_UNAVAILABLE {
+                    self.go_over();
+                }
                 ClientError::Refused { status: answer.status, text: answer.text() }.to_string()
             }
             Err(e @ ClientError::Connect { .. }) if self.accepted + self.refused == 0 => return Err(e),
             Err(e) => {
                 self.broken += 1;
-                if self.broken >= MAX_BROKEN_PUSHES {
+                if self.broken as usize >= MAX_BROKEN_PUSHES * self.nodes.len() {
                     return Err(e);
                 }
+                self.go_over();
                 e.to_string()
             }
         };
@@ -306,6 +318,14 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// The next node, if there are several.
+    fn go_over(&mut self) {
+        if self.nodes.len() > 1 {
+            self.nodes.rotate_left(1);
+            self.http = self.nodes.front().cloned().map(Http::new);
+        }
     }
 
     /// A batch, spread evenly over the streams of this connection.
@@ -396,7 +416,7 @@ mod tests {
     async fn every_number_of_every_stream_is_pushed_once_and_in_order() {
         let loki = FakeLoki::start(vec![], vec![]).await;
         let (_ask, stop) = Stop::manual();
-        let pushed = run(&loki.endpoint(), &plan(), &stop).await.unwrap();
+        let pushed = run(&[loki.endpoint()], &plan(), &stop).await.unwrap();
         assert_eq!((pushed.accepted, pushed.refused, pushed.late), (80, 0, 0));
         let stored = loki.stored();
         assert_eq!(stored.len(), 80);
@@ -417,7 +437,7 @@ mod tests {
         let loki = FakeLoki::start(vec![], vec![(204, ""), (500, "oh")]).await;
         let (_ask, stop) = Stop::manual();
         let plan = LoadPlan { streams: 1, connections: 1, ..plan() };
-        let pushed = run(&loki.endpoint(), &plan, &stop).await.unwrap();
+        let pushed = run(&[loki.endpoint()], &plan, &stop).await.unwrap();
         assert_eq!((pushed.accepted, pushed.refused), (76, 4));
         assert_eq!(pushed.sent[0].refused, [(4, 8)]);
         assert!(pushed.reasons.keys().all(|r| r.contains("oh")), "{:?}", pushed.reasons);
@@ -426,7 +446,8 @@ mod tests {
     #[test]
     fn both_forms_hold_the_same_lines() {
         let endpoint = Arc::new(crate::client::ServerArgs::local("127.0.0.1:1".parse().unwrap()).endpoint().unwrap());
-        let worker = |format| Worker::new(&endpoint, &LoadPlan { format, ..plan() }, 0, 1).body(1_000);
+        let worker =
+            |format| Worker::new(std::slice::from_ref(&endpoint), &LoadPlan { format, ..plan() }, 0, 1).body(1_000);
         let protobuf = lines_of_body(&worker(Format::Protobuf));
         let json: serde_json::Value = serde_json::from_slice(&worker(Format::Json)).unwrap();
         let mut from_json = Vec::new();

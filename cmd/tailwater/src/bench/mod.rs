@@ -36,6 +36,8 @@ Examples:
   tailwater bench --rate 500 --tails 100                      many equal tails
   tailwater bench --rate max --streams 100 --batch 1000 --tails 0 --pid $(pidof tailwater)
   tailwater bench --idle-tails 1000 --duration 0s --pid $(pidof tailwater)
+  tailwater bench --addr http://querier:3100 --push-addr http://ingester-1:3100 \\
+                  --push-addr http://ingester-2:3100 --connections 4      a cluster
 
 Lines are numbered per stream and bear the time at which they were due. A tail reports what it did
 not receive (lost), received again (duplicated) or after a later line of the same stream (out of
@@ -103,9 +105,12 @@ pub(crate) struct BenchArgs {
     /// How long after the last line to wait for more before they are lost
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
     settle: Duration,
-    /// The server's process on this machine: reports its CPU time and memory
+    /// The server's process on this machine: reports its CPU time and memory (repeatable: their sum)
     #[arg(long, value_name = "PID")]
-    pid: Option<u32>,
+    pid: Vec<u32>,
+    /// A node to push to instead of --addr (repeatable: connections are spread over them)
+    #[arg(long, value_name = "URL")]
+    push_addr: Vec<String>,
     /// Write the report as JSON to standard output
     #[arg(long)]
     json: bool,
@@ -130,8 +135,13 @@ pub(crate) async fn run(args: BenchArgs) -> Result<(), Error> {
     let endpoint = Arc::new(args.server.endpoint()?);
     let stop = Stop::listen()?;
     let screen = Screen::of_process(false);
-    let pid = args.pid.map(|pid| pid.to_string());
-    let server_usage = || pid.as_deref().map(process::usage).transpose().map_err(Error::Usage);
+    let to = |addr: &String| ServerArgs { addr: addr.clone(), ..args.server.clone() }.endpoint().map(Arc::new);
+    let mut nodes = args.push_addr.iter().map(to).collect::<Result<Vec<_>, _>>()?;
+    if nodes.is_empty() {
+        nodes.push(Arc::clone(&endpoint));
+    }
+    let pids: Vec<String> = args.pid.iter().map(ToString::to_string).collect();
+    let server_usage = || process::usage_of(&pids).map_err(Error::Usage);
     let own_usage = || process::usage("self").map_err(Error::Failed);
     server_usage()?;
     let tag = format!("{:08x}", fastrand::u32(..));
@@ -162,11 +172,8 @@ pub(crate) async fn run(args: BenchArgs) -> Result<(), Error> {
     let load = args.load(&tag);
     let (server_before, own_before) = (server_usage()?, own_usage()?);
     say(&format!("pushing for {}", crate::moment::human_duration(args.duration)));
-    let pushed = if args.duration.is_zero() {
-        Pushed::nothing(args.streams)
-    } else {
-        load::run(&endpoint, &load, &stop).await?
-    };
+    let pushed =
+        if args.duration.is_zero() { Pushed::nothing(args.streams) } else { load::run(&nodes, &load, &stop).await? };
     phase.send_replace(Phase::Settling);
     say("waiting for the last lines");
     settle(&tails, &slow, pushed.accepted, args.settle, stop.clone()).await;
@@ -354,6 +361,7 @@ async fn tails_report(tails: Vec<Tail>, sent: &[Sent]) -> Option<Tails> {
         sum.out_of_order += verdict.reordered;
         sum.unacknowledged += verdict.unacknowledged;
         sum.broken += account.broken;
+        sum.longest_silence_ms = sum.longest_silence_ms.max(account.silence.as_secs_f64() * 1000.0);
         if let Some(reason) = closed {
             *sum.closed.entry(reason).or_default() += 1;
         }

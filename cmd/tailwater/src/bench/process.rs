@@ -33,6 +33,23 @@ pub(crate) fn usage(pid: &str) -> Result<Usage, String> {
     Ok(Usage { cpu, resident: resident.unwrap_or(0), peak: peak.unwrap_or(0) })
 }
 
+/// What several processes have used together; none of none.
+///
+/// # Errors
+/// As [`usage`].
+pub(crate) fn usage_of(pids: &[String]) -> Result<Option<Usage>, String> {
+    let mut sum: Option<Usage> = None;
+    for pid in pids {
+        let one = usage(pid)?;
+        sum = Some(sum.map_or(one, |sum| Usage {
+            cpu: sum.cpu + one.cpu,
+            resident: sum.resident + one.resident,
+            peak: sum.peak + one.peak,
+        }));
+    }
+    Ok(sum)
+}
+
 fn cpu_of(stat: &str) -> Option<Duration> {
     // The name of the process, in parentheses, may hold anything.
     let (_, rest) = stat.rsplit_once(')')?;

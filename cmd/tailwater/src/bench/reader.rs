@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use tailwater_model::Timestamp;
@@ -87,6 +87,7 @@ impl Tail {
             socket,
             scanner: Scanner::new(plan.tag),
             account: TailAccount::new(plan.streams),
+            last: None,
             lines: Arc::clone(&lines),
             pace,
             phase,
@@ -114,6 +115,8 @@ struct Reader {
     socket: Socket,
     scanner: Scanner,
     account: TailAccount,
+    /// When the last line came.
+    last: Option<Instant>,
     lines: Arc<AtomicU64>,
     pace: Pace,
     phase: watch::Receiver<Phase>,
@@ -158,6 +161,12 @@ impl Reader {
         if account.lines > before {
             account.frames += 1;
             account.bytes += frame.len() as u64;
+            let now = Instant::now();
+            if let Some(last) = self.last.replace(now)
+                && *self.phase.borrow() == Phase::Pushing
+            {
+                account.silence = account.silence.max(now.duration_since(last));
+            }
         }
         self.lines.store(account.lines, Ordering::Relaxed);
         // Rare, and at the end of the frame if at all.

@@ -103,6 +103,8 @@ pub(crate) struct Tails {
     pub(crate) unacknowledged: u64,
     /// Damaged lines.
     pub(crate) broken: u64,
+    /// The longest time without a line on any of them while lines were pushed, from the first line on.
+    pub(crate) longest_silence_ms: f64,
     /// Why the server closed tails, and how many.
     pub(crate) closed: BTreeMap<String, u32>,
     /// From when a line was due until its frame was read.
@@ -265,7 +267,11 @@ impl Tails {
                 bad(palette, self.duplicates, "duplicated"),
                 bad(palette, self.out_of_order, "out of order"),
             ),
-            format!("received after {}", self.latency.text()),
+            format!(
+                "received after {} · longest silence {}",
+                self.latency.text(),
+                human_duration(Duration::from_secs_f64(self.longest_silence_ms / 1000.0))
+            ),
         ];
         let rare = [
             (self.dropped_and_told, "dropped, and the server said so"),
