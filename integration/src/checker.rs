@@ -222,9 +222,7 @@ mod tests {
 
     #[test]
     fn accounts_balance_or_not() {
-        let tails = |delivered: u64| {
-            serde_json::json!({"tails": [{"ledger": {"matched": 5, "delivered": delivered, "dropped": 1, "trimmed": 7}}]})
-        };
+        let tails = |delivered: u64| serde_json::json!({"tails": [{"ledger": {"matched": 5, "delivered": delivered, "dropped": 1, "trimmed": 7}}]});
         assert_eq!((unbalanced(&tails(4)).len(), unbalanced(&tails(3)).len()), (0, 1));
     }
 

@@ -230,7 +230,8 @@ impl Cluster {
             if self.nodes[number].server.is_some() {
                 continue;
             }
-            let join = |home: &Home| seeds.iter().fold(home.clone(), |home, seed| home.arg("--join").arg(seed.to_string()));
+            let join =
+                |home: &Home| seeds.iter().fold(home.clone(), |home, seed| home.arg("--join").arg(seed.to_string()));
             let home = join(&self.nodes[number].home);
             if seeds.is_empty() {
                 let server = home.launch().await;

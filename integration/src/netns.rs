@@ -133,7 +133,8 @@ impl Net {
     /// # Errors
     /// If this kernel cannot.
     pub fn heal(&self) -> Result<(), String> {
-        (0..self.0.nodes).try_for_each(|node| run("tc", &format!("filter del dev {} parent 1:", self.cable(node))).map(drop))
+        (0..self.0.nodes)
+            .try_for_each(|node| run("tc", &format!("filter del dev {} parent 1:", self.cable(node))).map(drop))
     }
 
     fn space(&self, node: usize) -> String {
@@ -167,7 +168,9 @@ impl Drop for Inner {
 fn remove_stale() {
     let stale = |name: &str| {
         let id = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('n')).map(|(id, _)| id);
-        id.is_some_and(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit()) && !Path::new("/proc").join(id).exists())
+        id.is_some_and(|id| {
+            !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit()) && !Path::new("/proc").join(id).exists()
+        })
     };
     // Nothing to be listed means nothing to be removed.
     for line in run("ip", "netns list").unwrap_or_default().lines() {
