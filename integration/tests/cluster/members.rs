@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use tailwater_integration::Batch;
 use tailwater_integration::cluster::{Cluster, Role, Settings, active};
+use tailwater_integration::{Batch, Home, binary};
 
 use crate::{S3_SERVER, pause};
 
@@ -34,4 +34,20 @@ async fn strangers_are_no_members() {
     }
     assert!(cluster.tenant("q0", "a").lines(stream).await.is_empty(), "lines of strangers");
     cluster.assert_well();
+}
+
+/// The example is what people start from: every key of it is known, and a node starts with it.
+#[tokio::test]
+async fn the_example_is_a_configuration() {
+    let path = binary::workspace().join("docker/cluster/tailwater.yaml");
+    let yaml = std::fs::read_to_string(path).unwrap();
+    let home = Home::new(&yaml);
+    let store = home.folder().join("store");
+    let home = home.arg("--storage-url").arg(store).arg("--target").arg("all");
+    let server = home.arg("--grpc-listen").arg("127.0.0.1:0").arg("--gossip-listen").arg("127.0.0.1:0").launch().await;
+    let log = server.log();
+    for word in ["nearest known key", "no effect", "not supported"] {
+        assert!(!log.contains(word), "{log}");
+    }
+    assert!(server.listening().gossip.is_some() && server.listening().grpc.is_some(), "{log}");
 }
