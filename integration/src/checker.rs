@@ -12,8 +12,27 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use serde_json::Value;
+
 use crate::push::{Batch, plain_labels};
 use crate::tail::Delivered;
+
+/// What is wrong with the accounts of open tails, an answer of `/api/v1/tails`: a tail whose matched lines are neither delivered nor
+/// dropped. Empty: nothing.
+///
+/// # Panics
+/// If the answer has another shape.
+#[must_use]
+pub fn unbalanced(tails: &Value) -> Vec<String> {
+    let tails = tails["tails"].as_array().expect("tails is a list");
+    let wrong = |tail: &&Value| {
+        let number = |name: &str| tail["ledger"][name].as_u64();
+        let matched = number("matched").unwrap_or_else(|| panic!("no account: {tail}"));
+        let delivered = number("delivered").unwrap_or_else(|| panic!("no account: {tail}"));
+        matched != delivered + number("dropped").unwrap_or(0) + number("sampled_out").unwrap_or(0)
+    };
+    tails.iter().filter(wrong).map(ToString::to_string).collect()
+}
 
 /// A pushed line.
 #[derive(Clone, Debug)]
@@ -199,6 +218,12 @@ mod tests {
         assert_eq!((verdict.delivered, counts), (2, [1, 1, 1, 1]), "{verdict}");
         assert!(verdict.lost[0].contains("\"b\""), "{verdict}");
         assert!(verdict.phantom[0].contains("secret"), "{verdict}");
+    }
+
+    #[test]
+    fn accounts_balance_or_not() {
+        let tails = |delivered: u64| serde_json::json!({"tails": [{"ledger": {"matched": 5, "delivered": delivered, "dropped": 1, "trimmed": 7}}]});
+        assert_eq!((unbalanced(&tails(4)).len(), unbalanced(&tails(3)).len()), (0, 1));
     }
 
     #[test]

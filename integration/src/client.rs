@@ -115,7 +115,21 @@ impl Client {
         headers: &[(&str, &str)],
         body: Bytes,
     ) -> Result<Reply, Box<dyn std::error::Error + Send + Sync>> {
-        let stream = TcpStream::connect(self.addr).await?;
+        self.try_send_over(TcpStream::connect(self.addr).await?, method, target, headers, body).await
+    }
+
+    /// Sends a request on a connection of its own and reads the whole answer.
+    ///
+    /// # Errors
+    /// When the connection breaks before the answer is complete.
+    pub async fn try_send_over(
+        &self,
+        stream: TcpStream,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<Reply, Box<dyn std::error::Error + Send + Sync>> {
         stream.set_nodelay(true)?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);

@@ -8,6 +8,10 @@
 //! * a line that was sent but not acknowledged (the server died, or refused it) comes back at most once;
 //! * nothing else comes back;
 //! * lines under the same labels come in the order of their numbers, or in the reverse if asked so, also where timestamps are equal.
+//!
+//! In a cluster a push may go to any node and be sent again elsewhere. Then a line comes back at most as often as it may have been
+//! stored (in the answer to a query at most once all the same), and numbers are ordered among the lines of one [`Route`]. Answers
+//! to queries are ordered by timestamp across routes.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -24,10 +28,25 @@ const EQUAL_MAX: usize = 20;
 /// One line in so many has structured metadata.
 const METADATA_EVERY: usize = 16;
 
+/// What keeps the order of the lines of a part: pushes that one node has stored, one after the other.
+pub type Route = u32;
+
+/// The route of pushes to the only server.
+const ONLY: Route = 0;
+
+/// No order is known: each push is a route of its own, and if it was sent again it has no order at all.
+const UNKNOWN: Route = Route::MAX;
+
+/// Routes from here on are single pushes.
+const SINGLE: Route = 1 << 16;
+
 #[derive(Clone, Copy, Debug)]
 struct Sent {
     timestamp: i64,
     acknowledged: bool,
+    /// How often it may have been stored.
+    times: u16,
+    route: Route,
 }
 
 /// Everything that was pushed.
@@ -35,6 +54,7 @@ struct Sent {
 pub struct Ledger {
     seed: u64,
     parts: BTreeMap<(String, String), Vec<Sent>>,
+    singles: Route,
 }
 
 /// The lines of one push.
@@ -68,18 +88,23 @@ pub struct Scope<'a> {
     pub part: &'a str,
     /// Newest first.
     pub backward: bool,
+    /// It is the answer to a query: lines that were stored twice are in it once, and timestamps do not fall (or rise, if backward).
+    pub answer: bool,
 }
 
 impl Scope<'_> {
     /// Everything, oldest first.
-    pub const ALL: Self = Self { time: i64::MIN..i64::MAX, part: "", backward: false };
+    pub const ALL: Self = Self { time: i64::MIN..i64::MAX, part: "", backward: false, answer: false };
+
+    /// Everything, as a query of it is answered.
+    pub const ANSWER: Self = Self { answer: true, ..Self::ALL };
 }
 
 impl Ledger {
     /// Nothing pushed yet.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
-        Self { seed, parts: BTreeMap::new() }
+        Self { seed, parts: BTreeMap::new(), singles: SINGLE }
     }
 
     /// A push of `count` new lines to each of these parts, at `at` or as soon after as the order of a part allows; recorded as sent.
@@ -102,7 +127,7 @@ impl Ledger {
                 // Sometimes as the line before, but not in a run that is longer than allowed.
                 let run = number % EQUAL_MAX != 0 && numbers.below(4) == 0;
                 last = if run && last != i64::MIN { last } else { at.max(last.saturating_add(1)) };
-                lines.push(Sent { timestamp: last, acknowledged: false });
+                lines.push(Sent { timestamp: last, acknowledged: false, times: 1, route: ONLY });
                 let metadata = if number % METADATA_EVERY == 0 {
                     vec![("number".to_owned(), number.to_string())]
                 } else {
@@ -121,9 +146,40 @@ impl Ledger {
     /// # Panics
     /// If it is not a push of this ledger.
     pub fn acknowledge(&mut self, receipt: &Receipt) {
+        self.each(receipt, |line| line.acknowledged = true);
+    }
+
+    /// Records that a push is sent once more: whatever came of it before, this may store it again.
+    ///
+    /// # Panics
+    /// If it is not a push of this ledger.
+    pub fn again(&mut self, receipt: &Receipt) {
+        self.each(receipt, |line| (line.times, line.route) = (line.times + 1, UNKNOWN));
+    }
+
+    /// Records that a push was never sent at all.
+    ///
+    /// # Panics
+    /// If it is not a push of this ledger.
+    pub fn never_sent(&mut self, receipt: &Receipt) {
+        self.each(receipt, |line| line.times = 0);
+    }
+
+    /// Records which node a push goes to, a number from 1 on. None: nobody knows.
+    ///
+    /// # Panics
+    /// If it is not a push of this ledger, or if the number is too large.
+    pub fn goes_by(&mut self, receipt: &Receipt, node: Option<Route>) {
+        assert!(node.is_none_or(|node| (1..SINGLE).contains(&node)), "no number of a node: {node:?}");
+        self.singles += u32::from(node.is_none());
+        let route = node.unwrap_or(self.singles);
+        self.each(receipt, |line| line.route = route);
+    }
+
+    fn each(&mut self, receipt: &Receipt, mut change: impl FnMut(&mut Sent)) {
         for (name, lines) in &receipt.0 {
             let part = self.parts.get_mut(name).expect("a receipt of this ledger");
-            part[lines.clone()].iter_mut().for_each(|line| line.acknowledged = true);
+            part[lines.clone()].iter_mut().for_each(&mut change);
         }
     }
 
@@ -133,11 +189,25 @@ impl Ledger {
     /// If `earlier` is not of this ledger.
     #[must_use]
     pub fn as_of(&self, earlier: &Self) -> Self {
+        self.beside(earlier, |_, then| then.is_some_and(|line| line.acknowledged))
+    }
+
+    /// This ledger, with only that acknowledged which had not been sent when `earlier`, a copy of it, was made: what a tail must deliver
+    /// that began then.
+    ///
+    /// # Panics
+    /// If `earlier` is not of this ledger.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        self.beside(earlier, |now, then| now.acknowledged && then.is_none())
+    }
+
+    fn beside(&self, earlier: &Self, acknowledged: impl Fn(&Sent, Option<&Sent>) -> bool) -> Self {
         let mut ledger = self.clone();
         for (name, lines) in &mut ledger.parts {
             let known = earlier.parts.get(name).map(Vec::as_slice).unwrap_or_default();
             for (number, line) in lines.iter_mut().enumerate() {
-                line.acknowledged = known.get(number).is_some_and(|line| line.acknowledged);
+                line.acknowledged = acknowledged(line, known.get(number));
             }
         }
         ledger
@@ -172,12 +242,13 @@ impl Ledger {
     /// Never on what a server sends.
     pub fn judge<S: Seen>(&self, tenant: &str, delivered: &[S], scope: &Scope<'_>) -> Verdict {
         let mut verdict = Verdict::default();
-        let mut counts: BTreeMap<&str, Vec<bool>> = BTreeMap::new();
-        let mut newest: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut counts: BTreeMap<&str, Vec<u16>> = BTreeMap::new();
+        let mut newest: BTreeMap<(&str, Route), usize> = BTreeMap::new();
+        let mut latest: BTreeMap<&str, i64> = BTreeMap::new();
         let wanted = |part: &str, line: &Sent| part.starts_with(scope.part) && scope.time.contains(&line.timestamp);
         for ((of, part), lines) in &self.parts {
             if of == tenant {
-                counts.insert(part, vec![false; lines.len()]);
+                counts.insert(part, vec![0; lines.len()]);
             }
         }
         for line in delivered {
@@ -192,23 +263,34 @@ impl Ledger {
                 verdict.phantom.push(format!("outside of the time asked for: {}", told()));
                 continue;
             }
+            let sent = self.parts[&(tenant.to_owned(), part.to_owned())][number];
             let seen = &mut counts.get_mut(part).expect("a known line has a known part")[number];
-            if std::mem::replace(seen, true) {
+            *seen += 1;
+            if *seen > if scope.answer { sent.times.min(1) } else { sent.times } {
                 verdict.duplicated.push(told());
                 continue;
             }
             verdict.delivered += 1;
-            if let Some(before) = newest.insert(labels, number)
+            if sent.route != UNKNOWN
+                && let Some(before) = newest.insert((labels, sent.route), number)
                 && (before < number) == scope.backward
             {
                 verdict.disordered.push(format!("{} after number {before}", told()));
+            }
+            if scope.answer
+                && let Some(before) = latest.insert(labels, timestamp)
+                && before != timestamp
+                && (before < timestamp) == scope.backward
+            {
+                verdict.disordered.push(format!("{} after timestamp {before}", told()));
             }
         }
         for (part, seen) in counts {
             let lines = &self.parts[&(tenant.to_owned(), part.to_owned())];
             for (number, line) in lines.iter().enumerate() {
-                if line.acknowledged && wanted(part, line) && !seen[number] {
-                    verdict.lost.push(format!("part={part} number={number} timestamp={}", line.timestamp));
+                if line.acknowledged && wanted(part, line) && seen[number] == 0 {
+                    let Sent { timestamp, route, .. } = line;
+                    verdict.lost.push(format!("part={part} number={number} timestamp={timestamp} route={route}"));
                 }
             }
         }
@@ -349,6 +431,68 @@ mod tests {
         let as_of = ledger.as_of(&earlier);
         as_of.assert_exact("as of then", "t", &all, &Scope::ALL);
         assert_eq!(as_of.counts(), (56, 40));
+    }
+
+    #[test]
+    fn what_was_sent_again_may_come_again_but_not_in_an_answer() {
+        let (mut ledger, mut all) = pushed();
+        let mut numbers = Numbers::new(9);
+        let (batch, receipt) = ledger.push("t", &[("c", 2_000)], 3, &mut numbers);
+        let entries = batch.streams[0].1.iter();
+        let lines: Vec<_> = entries
+            .map(|entry| {
+                let labels = r#"{app="load", number="0", part="c"}"#.to_owned();
+                Line { labels, timestamp: entry.timestamp, line: String::from_utf8(entry.line.clone()).unwrap() }
+            })
+            .collect();
+        ledger.goes_by(&receipt, Some(1));
+        all.extend(lines.clone());
+        ledger.assert_exact("once", "t", &all, &Scope::ANSWER);
+        all.extend(lines.clone());
+        assert_eq!(ledger.judge("t", &all, &Scope::ALL).duplicated.len(), 3);
+        ledger.again(&receipt);
+        ledger.assert_exact("twice in a tail", "t", &all, &Scope::ALL);
+        assert_eq!(ledger.judge("t", &all, &Scope::ANSWER).duplicated.len(), 3);
+        all.extend(lines);
+        assert_eq!(ledger.judge("t", &all, &Scope::ALL).duplicated.len(), 3, "thrice");
+        let (_, receipt) = ledger.push("t", &[("d", 1)], 3, &mut numbers);
+        ledger.never_sent(&receipt);
+        assert_eq!(ledger.judge("t", &all[..40], &Scope::ALL).lost.len(), 0);
+    }
+
+    #[test]
+    fn order_is_that_of_a_route_and_of_timestamps_in_answers() {
+        let (mut ledger, _) = pushed();
+        let mut numbers = Numbers::new(9);
+        let mut lines = Vec::new();
+        for (at, node) in [(1, Some(1)), (2, Some(2)), (3, Some(1)), (4, None), (5, None)] {
+            let (batch, receipt) = ledger.push("t", &[("e", at * 1_000)], 1, &mut numbers);
+            ledger.goes_by(&receipt, node);
+            let entry = &batch.streams[0].1[0];
+            let line = String::from_utf8(entry.line.clone()).unwrap();
+            let labels = r#"{app="load", number="0", part="e"}"#.to_owned();
+            lines.push(Line { labels, timestamp: entry.timestamp, line });
+        }
+        let disordered = |order: &[usize], scope: &Scope<'_>| {
+            let lines: Vec<_> = order.iter().map(|&i| lines[i].clone()).collect();
+            ledger.judge("t", &lines, scope).disordered.len()
+        };
+        assert_eq!(disordered(&[4, 1, 0, 3, 2], &Scope::ALL), 0, "each route is in order");
+        assert_eq!(disordered(&[2, 1, 0, 3, 4], &Scope::ALL), 1, "a node's lines are not");
+        assert_eq!(disordered(&[0, 1, 2, 3, 4], &Scope::ANSWER), 0);
+        // Runs of equal timestamps are possible, so not every exchange is a fall.
+        assert!(lines[4].timestamp == lines[0].timestamp || disordered(&[4, 0], &Scope::ANSWER) == 1);
+    }
+
+    #[test]
+    fn a_late_tail_owes_what_was_sent_since() {
+        let (mut ledger, all) = pushed();
+        let earlier = ledger.clone();
+        let (_, receipt) = ledger.push("t", &[("a", 1)], 3, &mut Numbers::new(1));
+        ledger.acknowledge(&receipt);
+        let since = ledger.since(&earlier);
+        assert_eq!(since.counts(), (53, 3));
+        assert_eq!(since.judge("t", &all, &Scope::ALL).lost.len(), 3);
     }
 
     #[test]

@@ -11,22 +11,28 @@ use std::time::Duration;
 pub mod binary;
 pub mod checker;
 pub mod client;
+pub mod cluster;
 pub mod ledger;
 pub mod lines;
 pub mod load;
+pub mod netns;
 pub mod push;
 pub mod read;
 pub mod s3;
 pub mod seeds;
 pub mod server;
+pub mod spread;
 pub mod tail;
+pub mod watch;
 
 pub use checker::Checker;
 pub use client::{Client, Pairs, Reply};
+pub use cluster::Cluster;
 pub use ledger::Ledger;
 pub use push::Batch;
 pub use server::{Home, Server};
 pub use tail::Tail;
+pub use watch::Watch;
 
 /// How long anything may take that is expected to happen; generous, because it is only reached by a failing test.
 pub const DEADLINE: Duration = Duration::from_secs(60);

@@ -46,6 +46,16 @@ impl S3 {
         Self::run(Command::new(program).env("S3_ACCESS_KEY", ACCESS_KEY).env("S3_SECRET_KEY", SECRET_KEY)).await
     }
 
+    /// Starts the store where nodes in other network namespaces reach it.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn start_on(program: &str, ip: std::net::IpAddr) -> Self {
+        let mut command = Command::new(program);
+        command.env("S3_ACCESS_KEY", ACCESS_KEY).env("S3_SECRET_KEY", SECRET_KEY).env("S3_LISTEN_IP", ip.to_string());
+        Self::run(&mut command).await
+    }
+
     /// Starts a store that takes requests without a signature.
     ///
     /// # Panics

@@ -31,6 +31,7 @@ limits_config:
 pub struct Home {
     folder: Arc<tempfile::TempDir>,
     data: PathBuf,
+    http: String,
     runner: Vec<OsString>,
     args: Vec<OsString>,
     env: Vec<(String, String)>,
@@ -45,7 +46,8 @@ impl Home {
     pub fn new(yaml: &str) -> Self {
         let folder = Arc::new(tempfile::tempdir().expect("a temporary folder"));
         let data = folder.path().join("data");
-        let home = Self { folder, data, runner: Vec::new(), args: Vec::new(), env: Vec::new() };
+        let http = "127.0.0.1:0".to_owned();
+        let home = Self { folder, data, http, runner: Vec::new(), args: Vec::new(), env: Vec::new() };
         if yaml.is_empty() {
             return home;
         }
@@ -65,6 +67,13 @@ impl Home {
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The same, but its servers listen here and not on a free port of 127.0.0.1.
+    #[must_use]
+    pub fn http_on(mut self, addr: SocketAddr) -> Self {
+        self.http = addr.to_string();
         self
     }
 
@@ -105,7 +114,7 @@ impl Home {
             None => (binary::path().as_os_str(), Vec::new()),
         };
         let mut command = Command::new(program);
-        command.args(runner).args(["serve", "--http-listen", "127.0.0.1:0", "--data-dir"]).arg(&self.data);
+        command.args(runner).args(["serve", "--http-listen", &self.http, "--data-dir"]).arg(&self.data);
         command.args(&self.args);
         clean_environment(&mut command).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
@@ -117,11 +126,11 @@ impl Home {
         tokio::spawn(async move {
             let mut bound = Some(bound);
             while let Ok(Some(line)) = lines.next_line().await {
-                if let Some(addr) = listening_on(&line)
+                if let Some(listening) = Listening::parse(&line)
                     && let Some(bound) = bound.take()
                 {
                     // The receiver is gone only when the test is.
-                    let _ = bound.send(addr);
+                    let _ = bound.send(listening);
                 }
                 let mut log = keep.lock();
                 log.push_str(&line);
@@ -150,11 +159,31 @@ impl Home {
     }
 }
 
+/// Where a server says that it listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listening {
+    /// For clients.
+    pub http: SocketAddr,
+    /// For other nodes of its cluster.
+    pub grpc: Option<SocketAddr>,
+    /// For the gossip of its cluster.
+    pub gossip: Option<SocketAddr>,
+}
+
+impl Listening {
+    /// What `listening http=ADDR grpc=ADDR gossip=ADDR` says; the latter two are for members of a cluster.
+    fn parse(line: &str) -> Option<Self> {
+        let rest = line.split_once("listening ")?.1;
+        let named = |name: &str| rest.split_whitespace().find_map(|word| word.strip_prefix(name))?.parse().ok();
+        Some(Self { http: named("http=")?, grpc: named("grpc="), gossip: named("gossip=") })
+    }
+}
+
 /// A `tailwater serve` that has not said yet where it listens.
 pub struct Starting {
     child: Child,
     log: Arc<Mutex<String>>,
-    listening: oneshot::Receiver<SocketAddr>,
+    listening: oneshot::Receiver<Listening>,
     home: Home,
 }
 
@@ -165,10 +194,10 @@ impl Starting {
     /// If it ends first, with what it said.
     pub async fn listening(self) -> Server {
         let Self { child, log, listening, home } = self;
-        let Ok(addr) = within("the server to say where it listens", listening).await else {
+        let Ok(listening) = within("the server to say where it listens", listening).await else {
             panic!("tailwater serve ended without listening; it said:\n{}", log.lock());
         };
-        Server { child, addr, log, home }
+        Server { child, listening, log, home }
     }
 
     /// Kills it with SIGKILL, wherever it is; answers what it had said.
@@ -184,7 +213,7 @@ impl Starting {
 /// A running `tailwater serve`.
 pub struct Server {
     child: Child,
-    addr: SocketAddr,
+    listening: Listening,
     log: Arc<Mutex<String>>,
     home: Home,
 }
@@ -217,28 +246,34 @@ impl Server {
         crate::eventually("the server to be ready", async || client.get("/ready").await.status == 200).await;
     }
 
-    /// Where it listens.
+    /// Where it listens for clients.
     #[must_use]
     pub const fn addr(&self) -> SocketAddr {
-        self.addr
+        self.listening.http
+    }
+
+    /// Where it listens for everything.
+    #[must_use]
+    pub const fn listening(&self) -> Listening {
+        self.listening
     }
 
     /// Its URL, without a slash at the end.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.addr)
+        format!("http://{}", self.addr())
     }
 
     /// A client without a tenant header.
     #[must_use]
     pub fn client(&self) -> Client {
-        Client::new(self.addr)
+        Client::new(self.addr())
     }
 
     /// A client of one tenant, or of several (`a|b`).
     #[must_use]
     pub fn tenant(&self, tenant: &str) -> Client {
-        Client::new(self.addr).header("X-Scope-OrgID", tenant)
+        Client::new(self.addr()).header("X-Scope-OrgID", tenant)
     }
 
     /// What it has written to stderr so far.
@@ -349,8 +384,18 @@ fn clean_environment(command: &mut Command) -> &mut Command {
     command
 }
 
-/// The address in `listening http=ADDR ...`.
-fn listening_on(line: &str) -> Option<SocketAddr> {
-    let rest = line.split_once("listening ")?.1;
-    rest.split_whitespace().find_map(|word| word.strip_prefix("http="))?.parse().ok()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_says_where_it_listens() {
+        let addr = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        let one = Listening { http: addr(41), grpc: None, gossip: None };
+        assert_eq!(Listening::parse("listening http=127.0.0.1:41"), Some(one));
+        let member = Listening { grpc: Some(addr(42)), gossip: Some(addr(43)), ..one };
+        let line = "listening http=127.0.0.1:41 grpc=127.0.0.1:42 gossip=127.0.0.1:43";
+        assert_eq!(Listening::parse(line), Some(member));
+        assert_eq!(Listening::parse("not listening"), None);
+    }
 }

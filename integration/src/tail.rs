@@ -38,6 +38,15 @@ pub enum Event {
     Gone,
 }
 
+/// Why a tail did not open.
+#[derive(Debug)]
+pub enum Unopened {
+    /// The server answered so.
+    Refused(Reply),
+    /// There is no server, or the connection broke.
+    Broken(String),
+}
+
 /// An open tail.
 pub struct Tail {
     socket: WebSocketStream<TcpStream>,
@@ -71,24 +80,40 @@ impl Tail {
     }
 
     async fn over(stream: TcpStream, client: &Client, target: &str) -> Result<Self, Reply> {
+        match within("the handshake", Self::handshake(stream, client, target)).await {
+            Ok(tail) => Ok(tail),
+            Err(Unopened::Refused(reply)) => Err(reply),
+            Err(Unopened::Broken(why)) => panic!("{target}: {why}"),
+        }
+    }
+
+    /// Opens `target` at a server that may be away or go away meanwhile; waits as long as it takes.
+    ///
+    /// # Errors
+    /// Why it did not open.
+    pub async fn attempt(client: &Client, target: &str) -> Result<Self, Unopened> {
+        let stream = TcpStream::connect(client.addr()).await.map_err(|e| Unopened::Broken(e.to_string()))?;
+        Self::handshake(stream, client, target).await
+    }
+
+    async fn handshake(stream: TcpStream, client: &Client, target: &str) -> Result<Self, Unopened> {
         let mut request = format!("ws://{}{target}", client.addr()).into_client_request().expect("a valid URL");
         for (name, value) in client.headers() {
             let name = tungstenite::http::HeaderName::try_from(name).expect("a valid header name");
             request.headers_mut().append(name, value.parse().expect("a valid header value"));
         }
-        stream.set_nodelay(true).expect("the socket is open");
+        stream.set_nodelay(true).map_err(|e| Unopened::Broken(e.to_string()))?;
         let config = tungstenite::protocol::WebSocketConfig::default().max_message_size(None).max_frame_size(None);
-        let handshake = tokio_tungstenite::client_async_with_config(request, stream, Some(config));
-        match within("the handshake", handshake).await {
+        match tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await {
             Ok((socket, _)) => Ok(Self { socket }),
             Err(tungstenite::Error::Http(answer)) => {
                 let (parts, body) = answer.into_parts();
                 let headers = parts.headers.iter();
                 let headers = headers.map(|(n, v)| (n.to_string(), String::from_utf8_lossy(v.as_bytes()).into_owned()));
                 let body = body.unwrap_or_default().into();
-                Err(Reply { status: parts.status.as_u16(), headers: headers.collect(), body })
+                Err(Unopened::Refused(Reply { status: parts.status.as_u16(), headers: headers.collect(), body }))
             }
-            Err(e) => panic!("{target}: {e}"),
+            Err(e) => Err(Unopened::Broken(e.to_string())),
         }
     }
 

@@ -1,7 +1,8 @@
 //! An S3 server for tests: a folder, served on a free port of this machine, that fails on command.
 //!
 //! `s3-server FOLDER` prints `listening http://ADDR` and then obeys lines on its standard input; it ends when that ends, so it never
-//! outlives the test that started it. With `S3_ACCESS_KEY` and `S3_SECRET_KEY` in the environment, requests must be signed.
+//! outlives the test that started it. With `S3_ACCESS_KEY` and `S3_SECRET_KEY` in the environment, requests must be signed; `S3_LISTEN_IP` is
+//! another address of this machine.
 //!
 //! A command is `FAULT [NUMBER] [METHOD] [PATTERN]`, answered by `set COMMAND`; it holds until the next one, for requests of that
 //! method whose path contains the pattern:
@@ -284,7 +285,8 @@ async fn main() -> Result<(), String> {
         numbers: Mutex::new(Numbers::new(u64::from(std::process::id()))),
         locks: (0..LOCKS).map(|_| RwLock::new(())).collect(),
     });
-    let listener = TcpListener::bind("127.0.0.1:0").await.map_err(|e| e.to_string())?;
+    let ip = std::env::var("S3_LISTEN_IP").unwrap_or_else(|_| "127.0.0.1".to_owned());
+    let listener = TcpListener::bind((ip, 0)).await.map_err(|e| e.to_string())?;
     let addr = listener.local_addr().map_err(|e| e.to_string())?;
     let (acts, mut acting) = mpsc::channel(1);
     tokio::spawn(accept(state, listener, addr, acts));

@@ -100,7 +100,7 @@ async fn check_page(when: &str, client: &Client, ledger: &Shared, begin: i64, nu
     let ledger = ledger.lock();
     let all = ledger.acknowledged("a").filter(|(part, at)| part.starts_with('m') && (start..end).contains(at)).count();
     assert_eq!(page.lines.len(), all.min(limit), "{when}: of {all}");
-    let scope = |time: Range<i64>| Scope { time, part: "m", backward: !forward };
+    let scope = |time: Range<i64>| Scope { time, part: "m", backward: !forward, ..Scope::ALL };
     if all <= limit {
         ledger.assert_exact(&when, "a", &page.lines, &scope(start..end));
         return;
