@@ -225,7 +225,10 @@ impl Querier {
     /// # Errors
     /// [`Error::NoIngester`], a node that fails for another reason than that it cannot be reached, blocks that cannot be read, nobody who
     /// answers, or somebody who does not, if there are to be no partial answers.
-    pub(crate) async fn ask<T>(&self, ask: impl Fn(&dyn Node, Part) -> Answer<T> + Send + Sync) -> Result<Asked<T>, Error> {
+    pub(crate) async fn ask<T>(
+        &self,
+        ask: impl Fn(&dyn Node, Part) -> Answer<T> + Send + Sync,
+    ) -> Result<Asked<T>, Error> {
         let mut attempt = 1;
         loop {
             let View { parts, away, has_blocks } = self.view().await?;

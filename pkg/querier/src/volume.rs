@@ -101,7 +101,8 @@ impl Querier {
         for (tenant, matchers) in self.per_tenant(&request.meta)? {
             let (start, end) = (request.meta.start, request.meta.end);
             let series = SeriesRequest { tenant: tenant.clone(), part: Part::Whole, matchers, start, end };
-            let request_of = |part| NodeRequest { series: SeriesRequest { part, ..series.clone() }, step: request.step };
+            let request_of =
+                |part| NodeRequest { series: SeriesRequest { part, ..series.clone() }, step: request.step };
             let asked = self.ask(|node, part| node.volume(request_of(part))).await?;
             warn(&mut warnings, asked.warnings);
             for part in asked.parts {

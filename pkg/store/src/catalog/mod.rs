@@ -292,8 +292,7 @@ impl Catalog {
         };
         let range = (Bound::Included(Day::of(start)), Bound::Included(Day::of(end)));
         let days: Vec<_> = days.0.range(range).copied().collect();
-        let mut manifests =
-            iter(days).map(|day| self.read_manifest(tenant, day, freshness)).buffered(READS_AT_ONCE);
+        let mut manifests = iter(days).map(|day| self.read_manifest(tenant, day, freshness)).buffered(READS_AT_ONCE);
         while let Some(manifest) = manifests.next().await {
             match manifest {
                 Ok(manifest) => {

@@ -114,8 +114,7 @@ impl Places {
 
     /// Whether lines of these places may be in a block.
     fn may_be_in(&self, meta: &BlockMeta) -> bool {
-        let may_be =
-            |of: &Covered| self.of(of.log).is_some_and(|(after, upto)| of.first <= upto && of.last > after);
+        let may_be = |of: &Covered| self.of(of.log).is_some_and(|(after, upto)| of.first <= upto && of.last > after);
         // Nothing is said of a block that names no logs.
         meta.logs.is_empty() || meta.logs.iter().any(may_be)
     }

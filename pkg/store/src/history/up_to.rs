@@ -90,8 +90,7 @@ impl OfTenant {
             let unit = move |(after, upto)| history.unit(block.clone(), self.of.places(after, upto, false));
             (first, Box::new(unit) as Box<dyn Fn((u64, u64)) -> Unit + '_>)
         });
-        let stretch =
-            scan::Positions { log: *own, after: request.after, through, blocks: blocks.collect(), deletions };
+        let stretch = scan::Positions { log: *own, after: request.after, through, blocks: blocks.collect(), deletions };
         scan::read(stretch, request, cancel)
     }
 }

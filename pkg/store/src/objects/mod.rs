@@ -320,7 +320,8 @@ impl Objects {
     /// As [`Objects::put`].
     pub async fn now(&self) -> Result<Timestamp, Error> {
         let inner = &*self.0;
-        self.put(CLOCK, vec![Bytes::from_static(b"the time of the last look for orphans is when this was written\n")]).await?;
+        self.put(CLOCK, vec![Bytes::from_static(b"the time of the last look for orphans is when this was written\n")])
+            .await?;
         let location = inner.place.path(CLOCK)?;
         let mut trial = Trial::new(inner, Operation::Get, CLOCK);
         let head = GetOptions::default().with_head(true);
