@@ -15,7 +15,7 @@ use tailwater_store::history::History;
 use tailwater_store::scan::{self, Cancel};
 use tailwater_store::wal::{self, LocalDisk};
 use tailwater_wire::node::{
-    Answer, Follow, FollowRequest, LabelsRequest, LogState, Node, NodeError, Partial, PatternsRequest, ReadChunk,
+    Answer, Follow, FollowRequest, LabelsRequest, LogState, Node, NodeError, Part, Partial, PatternsRequest, ReadChunk,
     ReadRequest, Sampled, SamplesRequest, SelectRequest, Selected, SeriesRequest, StateRequest, Stats, StreamVolume,
     VolumeRequest,
 };
@@ -230,12 +230,13 @@ impl Ingester {
     }
 
     /// What a search of a tenant's entries looks at. Asking makes no tenant.
-    pub(crate) fn source(&self, tenant: &TenantId) -> Everything {
+    pub(crate) fn source(&self, tenant: &TenantId, part: Part) -> Everything {
         let known = self.tenants.get(tenant).map(|tenant| Arc::clone(&tenant.account));
         Everything {
             log: Arc::clone(&self.log),
             account: known.unwrap_or_else(|| Arc::new(Account::new(tenant.clone()))),
             history: self.history.get().cloned(),
+            part,
         }
     }
 
@@ -247,10 +248,10 @@ impl Ingester {
     /// Searches what a tenant has, where it may block.
     fn search<T: Send + 'static>(
         &self,
-        tenant: &TenantId,
+        (tenant, part): (&TenantId, Part),
         work: impl FnOnce(&Everything, &Cancel) -> Result<T, NodeError> + Send + 'static,
     ) -> Answer<T> {
-        let source = self.source(tenant);
+        let source = self.source(tenant, part);
         self.blocking(move |cancel| work(&source, cancel))
     }
 
@@ -262,7 +263,7 @@ impl Ingester {
         if let Err(error) = self.ready() {
             return Box::pin(async { Err(error) });
         }
-        read::blocking(Arc::clone(&self.reads), self.log.id(), work)
+        scan::blocking(Arc::clone(&self.reads), self.log.id(), work)
     }
 }
 
@@ -302,45 +303,45 @@ impl Node for Ingester {
 
     fn read(&self, request: ReadRequest) -> Answer<ReadChunk> {
         // Of a tenant that is not known the log may still have trimmed something.
-        let Everything { log, account, .. } = self.source(&request.tenant);
+        let Everything { log, account, .. } = self.source(&request.tenant, Part::Whole);
         self.blocking(move |cancel| read::chunk(&log, &account, &request, cancel))
     }
 
     fn select(&self, request: SelectRequest) -> Answer<Selected> {
         let seed = self.seed;
-        let tenant = request.tenant.clone();
-        self.search(&tenant, move |source, cancel| scan::select(source, &request, seed, cancel))
+        let (tenant, part) = (request.tenant.clone(), request.part);
+        self.search((&tenant, part), move |source, cancel| scan::select(source, &request, seed, cancel))
     }
 
     fn samples(&self, request: SamplesRequest) -> Answer<Sampled> {
         let seed = self.seed;
-        let tenant = request.tenant.clone();
-        self.search(&tenant, move |source, cancel| read::samples(source, &request, seed, cancel))
+        let (tenant, part) = (request.tenant.clone(), request.part);
+        self.search((&tenant, part), move |source, cancel| read::samples(source, &request, seed, cancel))
     }
 
     fn labels(&self, request: LabelsRequest) -> Answer<Partial<Vec<String>>> {
-        let tenant = request.tenant.clone();
-        self.search(&tenant, move |source, cancel| scan::labels(source, &request, cancel))
+        let (tenant, part) = (request.tenant.clone(), request.part);
+        self.search((&tenant, part), move |source, cancel| scan::labels(source, &request, cancel))
     }
 
     fn series(&self, request: SeriesRequest) -> Answer<Partial<Vec<Labels>>> {
-        let tenant = request.tenant.clone();
-        self.search(&tenant, move |source, cancel| scan::series(source, &request, cancel))
+        let (tenant, part) = (request.tenant.clone(), request.part);
+        self.search((&tenant, part), move |source, cancel| scan::series(source, &request, cancel))
     }
 
     fn stats(&self, request: SeriesRequest) -> Answer<Partial<Stats>> {
-        let tenant = request.tenant.clone();
-        self.search(&tenant, move |source, cancel| scan::stats(source, &request, cancel))
+        let (tenant, part) = (request.tenant.clone(), request.part);
+        self.search((&tenant, part), move |source, cancel| scan::stats(source, &request, cancel))
     }
 
     fn volume(&self, request: VolumeRequest) -> Answer<Partial<Vec<StreamVolume>>> {
-        let tenant = request.series.tenant.clone();
-        self.search(&tenant, move |source, cancel| scan::volume(source, &request, cancel))
+        let (tenant, part) = (request.series.tenant.clone(), request.series.part);
+        self.search((&tenant, part), move |source, cancel| scan::volume(source, &request, cancel))
     }
 
     fn patterns(&self, request: PatternsRequest) -> Answer<Partial<Vec<Pattern>>> {
-        let tenant = request.series.tenant.clone();
-        self.search(&tenant, move |source, cancel| scan::patterns(source, &request, cancel))
+        let (tenant, part) = (request.series.tenant.clone(), request.series.part);
+        self.search((&tenant, part), move |source, cancel| scan::patterns(source, &request, cancel))
     }
 }
 

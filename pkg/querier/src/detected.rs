@@ -39,12 +39,11 @@ impl Querier {
                 start: request.start,
                 end: request.end,
             };
-            for node in self.nodes()? {
-                for (name, value) in node.series(asked.clone()).await?.value.iter().flat_map(|stream| stream.iter()) {
-                    match labels.get_mut(name) {
-                        Some(values) => drop(values.insert(value.into())),
-                        None => drop(labels.insert(name.to_owned(), BTreeSet::from([value.into()]))),
-                    }
+            // The answer has no place for warnings, as in Loki.
+            for (name, value) in self.streams(&asked, &mut Vec::new()).await?.iter().flat_map(|stream| stream.iter()) {
+                match labels.get_mut(name) {
+                    Some(values) => drop(values.insert(value.into())),
+                    None => drop(labels.insert(name.to_owned(), BTreeSet::from([value.into()]))),
                 }
             }
         }

@@ -29,6 +29,9 @@ mod tenant_labels;
 mod tenant_tests;
 #[cfg(test)]
 mod testing;
+mod view;
+#[cfg(test)]
+mod view_tests;
 mod volume;
 
 pub use busy::busy;

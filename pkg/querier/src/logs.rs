@@ -1,15 +1,16 @@
 //! Historic log queries: every ingester is asked for its part, the parts are merged in answer order, the limit is applied last.
 
 use std::cmp::{Ordering, Reverse};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tailwater_logql::LogQuery;
-use tailwater_logql::ast::{LogExpr, Matcher};
+use tailwater_logql::ast::{LogExpr, Matcher, Stage};
 use tailwater_logql::matchers::Matchers;
 use tailwater_model::{Category, LabelPair, LabelSet, Labels, TenantId, TenantIds, Timestamp};
-use tailwater_wire::node::{Direction, MatchedLine, Part, Scanned, SelectRequest, warn};
+use tailwater_wire::node::{Direction, MatchedLine, Scanned, SelectRequest, warn};
 
 use crate::busy::busy;
 use crate::{Error, Querier};
@@ -55,14 +56,20 @@ pub struct LogsAnswer {
 
 /// The order of lines in answers (contract, LogQL §14).
 pub(crate) fn answer_order(a: &MatchedLine, b: &MatchedLine, direction: Direction) -> Ordering {
-    let stream = a.stream_hash.cmp(&b.stream_hash);
     let place = |line: &MatchedLine| (line.seq, line.index);
-    match direction {
-        Direction::Forward => a.timestamp.cmp(&b.timestamp).then(stream).then_with(|| place(a).cmp(&place(b))),
-        Direction::Backward => {
-            b.timestamp.cmp(&a.timestamp).then(stream).then_with(|| Reverse(place(a)).cmp(&Reverse(place(b))))
-        }
-    }
+    by_time_and_stream(a, b, direction).then_with(|| match direction {
+        Direction::Forward => place(a).cmp(&place(b)),
+        Direction::Backward => Reverse(place(a)).cmp(&Reverse(place(b))),
+    })
+}
+
+/// The same as far as it goes for lines of different logs.
+fn by_time_and_stream(a: &MatchedLine, b: &MatchedLine, direction: Direction) -> Ordering {
+    let time = match direction {
+        Direction::Forward => a.timestamp.cmp(&b.timestamp),
+        Direction::Backward => b.timestamp.cmp(&a.timestamp),
+    };
+    time.then(a.stream_hash.cmp(&b.stream_hash))
 }
 
 impl Querier {
@@ -119,40 +126,86 @@ impl Querier {
         query: &Arc<LogQuery>,
         request: &LogsRequest,
     ) -> Result<LogsAnswer, Error> {
-        let nodes = self.nodes()?;
         let limits = self.limits().limits(tenant);
         // `start == end` asks for one instant.
         let point = Timestamp(request.start.nanos().saturating_add(1));
         let end = if request.end == request.start { point } else { request.end };
-        let asked = nodes.iter().map(|node| {
-            node.select(SelectRequest {
-                tenant: tenant.clone(),
-                part: Part::Whole,
-                query: Arc::clone(query),
-                detect_level: limits.discover_log_levels && limits.allow_structured_metadata,
-                as_of: u64::MAX,
-                start: request.start,
-                end,
-                direction: request.direction,
-                limit: request.limit,
+        let asked = self
+            .ask(|node, part| {
+                node.select(SelectRequest {
+                    tenant: tenant.clone(),
+                    part,
+                    query: Arc::clone(query),
+                    detect_level: limits.discover_log_levels && limits.allow_structured_metadata,
+                    as_of: u64::MAX,
+                    start: request.start,
+                    end,
+                    direction: request.direction,
+                    limit: request.limit,
+                })
             })
-        });
-        let parts = futures_util::future::try_join_all(asked).await?;
-        let mut answer = LogsAnswer::default();
-        let several = parts.len() > 1;
-        answer.nodes = parts.len() as u64;
-        for mut part in parts {
-            answer.lines.append(&mut part.lines);
+            .await?;
+        let mut answer = LogsAnswer { warnings: asked.warnings, nodes: asked.nodes, ..LogsAnswer::default() };
+        let mut parts = Vec::with_capacity(asked.parts.len());
+        for part in asked.parts {
+            parts.push(part.lines);
             warn(&mut answer.warnings, part.warnings);
             answer.scanned += part.scanned;
         }
-        if several {
-            answer.lines.sort_by(|(a, _), (b, _)| answer_order(a, b, request.direction));
-        }
+        answer.lines = merge(parts, request.direction, keeps_entries(&request.expr));
         answer.lines.truncate(request.limit);
         self.metrics().scanned(answer.scanned);
         Ok(answer)
     }
+}
+
+/// Lines of a part of an answer, in answer order.
+type Lines = Vec<(MatchedLine, Bytes)>;
+
+/// Whether entries that differ are answered as lines that differ, so that equal lines of a stream and an instant are equal entries.
+fn keeps_entries(expr: &LogExpr) -> bool {
+    expr.stages.iter().all(|stage| match stage {
+        Stage::Line(_) | Stage::Json(_) | Stage::Logfmt { .. } | Stage::Regexp(_) | Stage::Pattern(_) => true,
+        Stage::Label(_) => true,
+        Stage::Unpack | Stage::LineFormat(_) | Stage::LabelFormat(_) | Stage::Decolorize => false,
+        Stage::Drop(_) | Stage::Keep(_) => false,
+    })
+}
+
+/// Puts parts together in answer order. Lines of one stream and instant keep the order that their part has given them; those of an earlier
+/// part come first, or last if the newest come first. `once`: equal ones of several parts are one, the first.
+fn merge(mut parts: Vec<Lines>, direction: Direction, once: bool) -> Lines {
+    parts.retain(|part| !part.is_empty());
+    if parts.len() <= 1 {
+        return parts.pop().unwrap_or_default();
+    }
+    if direction == Direction::Backward {
+        parts.reverse();
+    }
+    let mut lines: Vec<(usize, (MatchedLine, Bytes))> = Vec::with_capacity(parts.iter().map(Vec::len).sum());
+    for (number, part) in parts.into_iter().enumerate() {
+        lines.extend(part.into_iter().map(|line| (number, line)));
+    }
+    // Stable, and quick with runs that are sorted.
+    lines.sort_by(|(_, (a, _)), (_, (b, _))| by_time_and_stream(a, b, direction));
+    if once {
+        drop_repeats(&mut lines);
+    }
+    lines.into_iter().map(|(_, line)| line).collect()
+}
+
+/// Leaves out lines that equal one of another part: a push that was sent again, to another ingester.
+fn drop_repeats(lines: &mut Vec<(usize, (MatchedLine, Bytes))>) {
+    let mut of: Option<(Timestamp, u64)> = None;
+    let mut met: HashMap<(Bytes, LabelSet), usize> = HashMap::new();
+    lines.retain(|(part, (line, text))| {
+        let here = (line.timestamp, line.stream_hash);
+        if of != Some(here) {
+            of = Some(here);
+            met.clear();
+        }
+        *met.entry((text.clone(), line.labels.clone())).or_insert(*part) == *part
+    });
 }
 
 /// Keeps the first line and then those at least `interval` away from the line kept before.
@@ -188,7 +241,7 @@ pub(crate) fn tenants_of(
 
 /// Adds `__tenant_id__` to every line, once per distinct label set.
 fn label_with_tenant(lines: &mut [(MatchedLine, Bytes)], tenant: &TenantId) {
-    let mut made: std::collections::HashMap<usize, (LabelSet, LabelSet)> = std::collections::HashMap::new();
+    let mut made: HashMap<usize, (LabelSet, LabelSet)> = HashMap::new();
     for (line, _) in lines {
         // The old set is kept beside the new one, so that its address stays its own.
         let (_, labelled) = made

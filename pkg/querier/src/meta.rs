@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tailwater_logql::ast::Matcher;
 use tailwater_logql::matchers::Matchers;
 use tailwater_model::{Labels, TenantId, TenantIds, Timestamp};
-use tailwater_wire::node::{LabelsRequest, Part, Partial, SeriesRequest, Stats};
+use tailwater_wire::node::{LabelsRequest, Part, Partial, SeriesRequest, Stats, warn};
 
 use crate::logs::{TENANT_LABEL, stream_with_tenant, tenants_of};
 use crate::{Error, Querier};
@@ -57,8 +57,10 @@ impl Querier {
                     end: request.end,
                     name: name.map(ToOwned::to_owned),
                 };
-                for node in self.nodes()? {
-                    found.extend(node.labels(asked.clone()).await?.take(&mut warnings));
+                let asked = self.ask(|node, part| node.labels(LabelsRequest { part, ..asked.clone() })).await?;
+                warn(&mut warnings, asked.warnings);
+                for part in asked.parts {
+                    found.extend(part.take(&mut warnings));
                 }
             }
         }
@@ -80,10 +82,8 @@ impl Querier {
                 start: request.start,
                 end: request.end,
             };
-            for node in self.nodes()? {
-                let series = node.series(asked.clone()).await?.take(&mut warnings);
-                found.extend(series.into_iter().map(|s| if several { stream_with_tenant(&s, &tenant) } else { s }));
-            }
+            let streams = self.streams(&asked, &mut warnings).await?;
+            found.extend(streams.into_iter().map(|s| if several { stream_with_tenant(&s, &tenant) } else { s }));
         }
         Ok(Partial { value: found.into_iter().collect(), warnings })
     }
@@ -96,15 +96,33 @@ impl Querier {
         let (mut sum, mut warnings) = (Stats::default(), Vec::new());
         for (tenant, matchers) in self.per_tenant(request)? {
             let asked = SeriesRequest { tenant, part: Part::Whole, matchers, start: request.start, end: request.end };
-            for node in self.nodes()? {
-                let stats = node.stats(asked.clone()).await?.take(&mut warnings);
-                sum.streams += stats.streams;
+            let stats = self.ask(|node, part| node.stats(SeriesRequest { part, ..asked.clone() })).await?;
+            warn(&mut warnings, stats.warnings);
+            let several = stats.parts.len() > 1;
+            for part in stats.parts {
+                let stats = part.take(&mut warnings);
+                sum.streams += if several { 0 } else { stats.streams };
                 sum.chunks += stats.chunks;
                 sum.bytes += stats.bytes;
                 sum.entries += stats.entries;
             }
+            if several {
+                // A stream is in several logs, and in blocks.
+                sum.streams += self.streams(&asked, &mut warnings).await?.len() as u64;
+            }
         }
         Ok(Partial { value: sum, warnings })
+    }
+
+    /// The streams of a tenant, each once.
+    pub(crate) async fn streams(
+        &self,
+        request: &SeriesRequest,
+        warnings: &mut Vec<String>,
+    ) -> Result<BTreeSet<Labels>, Error> {
+        let asked = self.ask(|node, part| node.series(SeriesRequest { part, ..request.clone() })).await?;
+        warn(warnings, asked.warnings);
+        Ok(asked.parts.into_iter().flat_map(|part| part.take(warnings)).collect())
     }
 
     /// The compiled selectors for each tenant they concern. A tenant that none of several selectors concerns is left out.

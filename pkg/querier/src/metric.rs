@@ -15,7 +15,7 @@ use tailwater_logql::metric::{
     Column, Evaluated, EvaluationLimits, Grid, SampleQuery, Series, Steps, check, evaluate, leaves, series, series_at,
 };
 use tailwater_model::{Labels, Limits, TenantId, TenantIds, Timestamp};
-use tailwater_wire::node::{NodeError, Part, SamplesRequest, Scanned, warn};
+use tailwater_wire::node::{Node, NodeError, SamplesRequest, Scanned, warn};
 
 use crate::busy::busy;
 use crate::logs::{stream_with_tenant, tenants_of};
@@ -219,12 +219,10 @@ impl Querier {
             let mut room = memory;
             for tenant in &leaf.tenants {
                 let limits = self.limits().limits(tenant);
-                let nodes = self.nodes()?;
-                asked = asked.max(nodes.len() as u64);
-                let parts = nodes.iter().map(|node| {
+                let ask = |node: &dyn Node, part| {
                     node.samples(SamplesRequest {
                         tenant: tenant.clone(),
-                        part: Part::Whole,
+                        part,
                         query: Arc::clone(&leaf.query),
                         detect_level: limits.discover_log_levels && limits.allow_structured_metadata,
                         after: 0,
@@ -234,13 +232,15 @@ impl Querier {
                         settled: None,
                         max_bytes: room,
                     })
-                });
-                let parts = futures_util::future::try_join_all(parts).await.map_err(|error| match error {
+                };
+                let found = self.ask(ask).await.map_err(|error| match error {
                     // What is left of the bound tells nobody what the bound is.
-                    NodeError::TooLarge { .. } => too_large.clone(),
+                    Error::Node(NodeError::TooLarge { .. }) => too_large.clone().into(),
                     other => other,
                 })?;
-                for part in parts {
+                asked = asked.max(found.nodes);
+                warn(&mut warnings, found.warnings);
+                for part in found.parts {
                     scanned += part.scanned;
                     warn(&mut warnings, part.warnings);
                     merged.take(part.series, several.then_some(tenant), &mut room, memory)?;

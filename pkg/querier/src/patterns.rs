@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use tailwater_logql::patterns::Pattern;
-use tailwater_wire::node::{Part, Partial, PatternsRequest, SeriesRequest};
+use tailwater_wire::node::{Part, Partial, PatternsRequest, SeriesRequest, warn};
 
 use crate::{Error, MetaRequest, Querier};
 
@@ -31,8 +31,12 @@ impl Querier {
                 detect_level: limits.discover_log_levels && limits.allow_structured_metadata,
                 limit: MAX_NODE_PATTERNS,
             };
-            for node in self.nodes()? {
-                for pattern in node.patterns(asked.clone()).await?.take(&mut warnings) {
+            let request_of =
+                |part| PatternsRequest { series: SeriesRequest { part, ..asked.series.clone() }, ..asked.clone() };
+            let asked = self.ask(|node, part| node.patterns(request_of(part))).await?;
+            warn(&mut warnings, asked.warnings);
+            for part in asked.parts {
+                for pattern in part.take(&mut warnings) {
                     let samples = found.entry((pattern.text, pattern.level)).or_default();
                     for (step, count) in pattern.samples {
                         *samples.entry(step).or_default() += count;

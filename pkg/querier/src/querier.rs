@@ -22,6 +22,7 @@ use crate::metric_tail::MetricTails;
 use crate::metrics::Metrics;
 use crate::range::{check_range, past_lookback};
 use crate::session::{Account, Session, SessionParts, TailInfo};
+use crate::view::Boundaries;
 
 /// Most tenants of a tail. Each is followed on every ingester.
 pub(crate) const MAX_TAIL_TENANTS: usize = 256;
@@ -65,6 +66,8 @@ pub struct Config {
     pub feed_merge_bytes: usize,
     /// Most bytes of the partial aggregates of a range aggregation, and of all series of a metric query (`querier.query_memory_mb`).
     pub query_memory_bytes: usize,
+    /// Whether a query is answered without an ingester that cannot be reached, with a warning, or fails (`querier.allow_partial`).
+    pub allow_partial: bool,
 }
 
 impl Default for Config {
@@ -74,6 +77,7 @@ impl Default for Config {
             feed_ring_bytes: 8 << 20,
             feed_merge_bytes: 64 << 20,
             query_memory_bytes: 256 << 20,
+            allow_partial: true,
         }
     }
 }
@@ -120,6 +124,7 @@ pub struct Querier {
     feeds: Arc<Feeds>,
     tails: Arc<Tails>,
     metric_tails: MetricTails,
+    boundaries: Boundaries,
 }
 
 /// The open tails, under each of their tenants.
@@ -168,6 +173,7 @@ impl Querier {
             feeds: Arc::default(),
             tails: Arc::default(),
             metric_tails: MetricTails::default(),
+            boundaries: Boundaries::default(),
         })
     }
 
@@ -255,6 +261,20 @@ impl Querier {
     pub(crate) fn nodes(&self) -> Result<Vec<Arc<dyn Node>>, Error> {
         let nodes = self.nodes.nodes().borrow().to_vec();
         if nodes.is_empty() { Err(Error::NoIngester) } else { Ok(nodes) }
+    }
+
+    /// The logs there are, possibly none.
+    pub(crate) fn nodes_now(&self) -> Vec<Arc<dyn Node>> {
+        self.nodes.nodes().borrow().to_vec()
+    }
+
+    /// Blocks, if they are read here.
+    pub(crate) fn blocks(&self) -> Option<Arc<dyn Blocks>> {
+        self.nodes.blocks()
+    }
+
+    pub(crate) fn boundaries(&self) -> &Boundaries {
+        &self.boundaries
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {

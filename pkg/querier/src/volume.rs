@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use tailwater_model::{Labels, Timestamp};
-use tailwater_wire::node::{Part, Partial, SeriesRequest, VolumeRequest as NodeRequest};
+use tailwater_wire::node::{Part, Partial, SeriesRequest, VolumeRequest as NodeRequest, warn};
 
 use crate::logs::{TENANT_LABEL, stream_with_tenant};
 use crate::{Error, MetaRequest, Querier};
@@ -101,9 +101,12 @@ impl Querier {
         for (tenant, matchers) in self.per_tenant(&request.meta)? {
             let (start, end) = (request.meta.start, request.meta.end);
             let series = SeriesRequest { tenant: tenant.clone(), part: Part::Whole, matchers, start, end };
-            for node in self.nodes()? {
-                let asked = NodeRequest { series: series.clone(), step: request.step };
-                for stream in node.volume(asked).await?.take(&mut warnings) {
+            let request_of =
+                |part| NodeRequest { series: SeriesRequest { part, ..series.clone() }, step: request.step };
+            let asked = self.ask(|node, part| node.volume(request_of(part))).await?;
+            warn(&mut warnings, asked.warnings);
+            for part in asked.parts {
+                for stream in part.take(&mut warnings) {
                     let labels = if apart { stream_with_tenant(&stream.labels, &tenant) } else { stream.labels };
                     for group in grouping.groups(&labels) {
                         let steps = groups.entry(group).or_default();

@@ -45,12 +45,15 @@ pub(crate) enum Boundary {
     Lowest,
     /// What is in blocks is read from there.
     Highest,
+    /// Everything after this one is read from the log.
+    At(u64),
 }
 
 /// What a search looks at beyond blocks.
 #[derive(Debug)]
 pub(crate) struct Look {
-    /// Everything of this log up to here is in blocks.
+    /// Everything of this log up to here is in blocks. If it is beyond the boundary that was asked for, that is why: the log has let go of
+    /// everything up to here, and the units are of no use.
     pub(crate) boundary: u64,
     /// Everything after it, in order.
     pub(crate) units: Vec<Unit>,
@@ -184,6 +187,10 @@ impl ArrivalLog {
                 look.boundary = match boundary {
                     Boundary::Lowest => disk.covered.get().min(state.first - 1),
                     Boundary::Highest => disk.covered.get(),
+                    Boundary::At(after) => {
+                        let oldest = segments.first().map_or(state.first, |oldest| oldest.first().min(state.first));
+                        after.max(oldest - 1)
+                    }
                 };
                 next = next.max(look.boundary + 1);
                 let positions = (after.max(look.boundary), upto.min(state.first - 1));

@@ -183,12 +183,12 @@ impl Cutter {
         }
     }
 
-    /// Deletes blocks that were not added since another change came first, but none that the manifest lists: an earlier answer may have been
-    /// lost.
+    /// Deletes blocks that were not added since another change came first, but none that the manifest lists or has listed: an earlier answer
+    /// may have been lost.
     async fn withdraw(&self, group: &Group, blocks: &[BlockMeta]) -> Result<(), Error> {
         let listed = self.catalog.manifest_now(&group.tenant, group.day).await?;
         for block in blocks {
-            if listed.blocks.iter().any(|known| known.id == block.id) {
+            if listed.knows(block.id) {
                 continue;
             }
             let path = block.path(&group.tenant);

@@ -294,7 +294,7 @@ async fn a_cancelled_read_ends_early() {
     let query = sample_query(QUERIES[0], 1000);
     let all = request("one", &query, steps(500, 0, 1));
     let cancel = tailwater_store::scan::Cancel::default();
-    let source = bench.ingester.source(&all.tenant);
+    let source = bench.ingester.source(&all.tenant, Part::Whole);
     let read = || crate::read::samples(&source, &all, 0, &cancel).unwrap();
     assert_eq!((read().scanned.batches, counted(&read(), &all)), (50, 50.0));
     cancel.set();

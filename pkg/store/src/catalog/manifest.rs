@@ -135,6 +135,14 @@ pub struct Manifest {
     pub removed: Vec<Removed>,
 }
 
+impl Manifest {
+    /// Whether it lists a block, or has listed it and the object is still to be deleted.
+    #[must_use]
+    pub fn knows(&self, id: Ulid) -> bool {
+        self.blocks.iter().any(|block| block.id == id) || self.removed.iter().any(|block| block.id == id)
+    }
+}
+
 /// The days that a tenant has blocks in, or has had.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Days(pub BTreeSet<Day>);

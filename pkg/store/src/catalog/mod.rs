@@ -12,6 +12,9 @@
 //!   same block one is refused ([`Committed::Gone`]), so two compactions never both win. `covered` moves only from the value that the change
 //!   expects ([`Committed::Stale`]), so no line is brought in twice: after a crash the pager reads [`Catalog::covered`], leaves out what is
 //!   in already, and expects that value.
+//! * With several writers ([`Refresh::Shared`]) what a query sees is at most as old as it allows, and what decides about a change is read
+//!   for it. A day that is being dropped while somebody adds a block to it stays, or comes back: who drops it looks at the manifest again
+//!   after it has left the list, who adds looks at the list again after the manifest was changed.
 //! * Every replacement has a new `change` id, so no content ever comes back, and a write whose answer was lost is recognised.
 //!
 //! After an error of [`Catalog::commit`] the change may have been made, or be made yet. The same change may be tried again: if it was made,
@@ -23,7 +26,7 @@
 use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::stream::{StreamExt, iter};
 use prometheus_client::registry::Registry;
@@ -82,6 +85,17 @@ pub enum Refresh {
     },
 }
 
+/// How new what is known of an object must be.
+#[derive(Clone, Copy, Debug)]
+enum Freshness {
+    /// As [`Refresh`] says.
+    Known,
+    /// That, and where others write, too, asked for at this time or later.
+    Since(Instant),
+    /// It is asked for again.
+    Now,
+}
+
 /// The blocks of all tenants. Whoever shares it wraps it.
 #[derive(Debug)]
 pub struct Catalog {
@@ -133,6 +147,12 @@ impl Catalog {
         &self.objects
     }
 
+    /// Whether others write to the storage, too.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.refresh != Refresh::Exclusive
+    }
+
     /// Adds what is counted here.
     pub fn register(self: &Arc<Self>, registry: &mut Registry) {
         self.metrics.register(registry);
@@ -172,7 +192,7 @@ impl Catalog {
     /// How many days a tenant has, and how many of them its list lacked.
     async fn load_tenant(&self, tenant: &TenantId) -> Result<(usize, usize), Error> {
         let stored = self.stored_days(tenant).await?;
-        let (listed, sound) = match self.read_days(tenant, true).await {
+        let (listed, sound) = match self.read_days(tenant, Freshness::Now).await {
             Ok(days) => (days.0.clone(), true),
             // Whether it can be mended is seen below.
             Err(Error::Corrupt { .. }) if !self.objects.read_only() => (BTreeSet::new(), false),
@@ -201,7 +221,15 @@ impl Catalog {
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Corrupt`].
     pub async fn days(&self, tenant: &TenantId) -> Result<Arc<Days>, Error> {
-        self.read_days(tenant, false).await
+        self.read_days(tenant, Freshness::Known).await
+    }
+
+    /// The same, read now, whatever is known.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Corrupt`].
+    pub async fn days_now(&self, tenant: &TenantId) -> Result<Arc<Days>, Error> {
+        self.read_days(tenant, Freshness::Now).await
     }
 
     /// The blocks of a day.
@@ -209,7 +237,7 @@ impl Catalog {
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Corrupt`].
     pub async fn manifest(&self, tenant: &TenantId, day: Day) -> Result<Arc<Manifest>, Error> {
-        self.read_manifest(tenant, day, false).await
+        self.read_manifest(tenant, day, Freshness::Known).await
     }
 
     /// The same, read now, whatever is known.
@@ -217,7 +245,7 @@ impl Catalog {
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Corrupt`].
     pub async fn manifest_now(&self, tenant: &TenantId, day: Day) -> Result<Arc<Manifest>, Error> {
-        self.read_manifest(tenant, day, true).await
+        self.read_manifest(tenant, day, Freshness::Now).await
     }
 
     /// The last batch of a log whose lines of that day are in blocks, or were; 0: none. Read now.
@@ -234,11 +262,27 @@ impl Catalog {
     /// # Errors
     /// [`Error::Unavailable`]. What is damaged is told in [`Found::corrupt`], and the rest found.
     pub async fn blocks(&self, tenant: &TenantId, start: i64, end: i64) -> Result<Found, Error> {
+        self.blocks_since(tenant, start, end, None).await
+    }
+
+    /// The same. What was asked for before `since` is asked for again, where others write to the storage: all that was in the catalog at that
+    /// time is found.
+    ///
+    /// # Errors
+    /// As [`Catalog::blocks`].
+    pub async fn blocks_since(
+        &self,
+        tenant: &TenantId,
+        start: i64,
+        end: i64,
+        since: Option<Instant>,
+    ) -> Result<Found, Error> {
+        let freshness = since.map_or(Freshness::Known, Freshness::Since);
         let mut found = Found::default();
         if start > end {
             return Ok(found);
         }
-        let days = match self.days(tenant).await {
+        let days = match self.read_days(tenant, freshness).await {
             Ok(days) => days,
             Err(error @ Error::Corrupt { .. }) => {
                 found.corrupt.push(error);
@@ -248,7 +292,7 @@ impl Catalog {
         };
         let range = (Bound::Included(Day::of(start)), Bound::Included(Day::of(end)));
         let days: Vec<_> = days.0.range(range).copied().collect();
-        let mut manifests = iter(days).map(|day| self.manifest(tenant, day)).buffered(READS_AT_ONCE);
+        let mut manifests = iter(days).map(|day| self.read_manifest(tenant, day, freshness)).buffered(READS_AT_ONCE);
         while let Some(manifest) = manifests.next().await {
             match manifest {
                 Ok(manifest) => {
@@ -272,12 +316,18 @@ impl Catalog {
         }
         let key = (tenant.clone(), day);
         let slot = self.days.slot(&key);
-        let _turn = slot.turn.lock().await;
+        let turn = slot.turn.lock().await;
         self.list_days(tenant, &BTreeSet::from([day])).await?;
         let committed = self.commit_in_turn(&slot, tenant, day, change).await;
         self.days.weigh(&key, slot.held().map_or(1, |held| held.value.weight()));
+        drop(turn);
         if let Ok(committed) = &committed {
             self.metrics.committed(committed);
+        }
+        let adds = matches!(committed, Ok(Committed::Done)) && !change.add.is_empty();
+        if adds && self.is_shared() && !self.days_now(tenant).await?.0.contains(&day) {
+            // Somebody has dropped the day, which had no blocks when it was looked at.
+            self.change_days(tenant, |listed| listed.insert(day)).await?;
         }
         committed
     }
@@ -317,23 +367,28 @@ impl Catalog {
         Err(Error::Conflict)
     }
 
-    /// Takes a day without blocks out of the catalog: for retention. False: it has blocks, or others write to the storage, who might be
-    /// adding some. What the logs had covered is forgotten with it, so a day should be long past.
+    /// Takes a day without blocks out of the catalog: for retention. False: it has blocks. What the logs had covered is forgotten with it, and
+    /// a block that somebody else adds in the same instant may be, so it must be a day of which nothing would be kept, long past.
     ///
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Corrupt`], [`Error::Conflict`].
     pub async fn drop_day(&self, tenant: &TenantId, day: Day) -> Result<bool, Error> {
-        if self.refresh != Refresh::Exclusive {
-            return Ok(false);
-        }
         let (path, owner) = (names::manifest_path(tenant, day), Owner { tenant, day: Some(day) });
         let slot = self.days.slot(&(tenant.clone(), day));
         let _turn = slot.turn.lock().await;
-        let held = self.sound(slot.fetch(&self.objects, &path, owner).await?, &path)?;
-        if !held.value.blocks.is_empty() || !held.value.removed.is_empty() {
+        let is_empty = async || {
+            let held = self.sound(slot.fetch(&self.objects, &path, owner).await?, &path)?;
+            Ok::<_, Error>(held.value.blocks.is_empty() && held.value.removed.is_empty())
+        };
+        if !is_empty().await? {
             return Ok(false);
         }
         self.change_days(tenant, |days| days.remove(&day)).await?;
+        // Who has added a block since then has seen that the day is not listed, or is seen here.
+        if self.is_shared() && !is_empty().await? {
+            self.change_days(tenant, |days| days.insert(day)).await?;
+            return Ok(false);
+        }
         slot.forget();
         self.objects.delete(&path).await?;
         Ok(true)
@@ -391,25 +446,25 @@ impl Catalog {
         Ok(folders.iter().filter_map(|folder| folder.parse().ok()).collect())
     }
 
-    async fn read_days(&self, tenant: &TenantId, now: bool) -> Result<Arc<Days>, Error> {
+    async fn read_days(&self, tenant: &TenantId, freshness: Freshness) -> Result<Arc<Days>, Error> {
         let slot = self.tenants.slot(tenant);
-        if let Some(held) = self.fresh(&slot, now) {
+        if let Some(held) = self.fresh(&slot, freshness) {
             return Ok(held.value);
         }
         let path = names::tenant_path(tenant);
-        let held = self.read(&slot, &path, Owner { tenant, day: None }, now).await?;
+        let held = self.read(&slot, &path, Owner { tenant, day: None }, freshness).await?;
         self.tenants.weigh(tenant, held.value.weight());
         Ok(held.value)
     }
 
-    async fn read_manifest(&self, tenant: &TenantId, day: Day, now: bool) -> Result<Arc<Manifest>, Error> {
+    async fn read_manifest(&self, tenant: &TenantId, day: Day, freshness: Freshness) -> Result<Arc<Manifest>, Error> {
         let key = (tenant.clone(), day);
         let slot = self.days.slot(&key);
-        if let Some(held) = self.fresh(&slot, now) {
+        if let Some(held) = self.fresh(&slot, freshness) {
             return Ok(held.value);
         }
         let path = names::manifest_path(tenant, day);
-        let held = self.read(&slot, &path, Owner { tenant, day: Some(day) }, now).await?;
+        let held = self.read(&slot, &path, Owner { tenant, day: Some(day) }, freshness).await?;
         self.days.weigh(&key, held.value.weight());
         Ok(held.value)
     }
@@ -419,22 +474,23 @@ impl Catalog {
         slot: &Slot<T>,
         path: &str,
         owner: Owner<'_>,
-        now: bool,
+        freshness: Freshness,
     ) -> Result<Held<T>, Error> {
         let _turn = slot.turn.lock().await;
         // Somebody else may have read it while this one waited.
-        match self.fresh(slot, now) {
+        match self.fresh(slot, freshness) {
             Some(held) => Ok(held),
             None => self.sound(slot.fetch(&self.objects, path, owner).await?, path),
         }
     }
 
     /// What is known, if it is new enough.
-    fn fresh<T: Document>(&self, slot: &Slot<T>, now: bool) -> Option<Held<T>> {
-        slot.held().filter(|held| match self.refresh {
-            _ if now => false,
-            Refresh::Exclusive => true,
-            Refresh::Shared { max_age } => held.read_at.elapsed() <= max_age,
+    fn fresh<T: Document>(&self, slot: &Slot<T>, freshness: Freshness) -> Option<Held<T>> {
+        slot.held().filter(|held| match (self.refresh, freshness) {
+            (_, Freshness::Now) => false,
+            (Refresh::Exclusive, _) => true,
+            (Refresh::Shared { .. }, Freshness::Since(since)) if held.read_at < since => false,
+            (Refresh::Shared { max_age }, _) => held.read_at.elapsed() <= max_age,
         })
     }
 

@@ -7,9 +7,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
-use tokio::time::Instant;
 use ulid::Ulid;
 
 use super::manifest::{Document, Fault, Owner};
@@ -23,7 +23,7 @@ pub(super) struct Held<T> {
     pub(super) value: Arc<T>,
     /// Its version; `None`: there is no object.
     pub(super) version: Option<Version>,
-    /// When it was asked for.
+    /// When it was asked for: it is at least as new as this.
     pub(super) read_at: Instant,
 }
 

@@ -354,13 +354,83 @@ async fn a_day_without_blocks_can_be_dropped() {
     assert!(!catalog.drop_day(&t, d).await.unwrap(), "there is an object to be deleted");
     let _done = catalog.commit(&t, d, &Change { purge: vec![Ulid(1)], ..Change::default() }).await.unwrap();
     assert!(catalog.manifest(&t, d).await.unwrap().removed.is_empty());
-    assert!(!shared(&objects).drop_day(&t, d).await.unwrap());
     assert!(catalog.drop_day(&t, d).await.unwrap());
     assert!(catalog.days(&t).await.unwrap().0.is_empty());
     let left: Vec<_> = objects.list("").map_ok(|object| object.path).try_collect().await.unwrap();
     assert_eq!(left, ["t/tenant.json"]);
     let _done = catalog.commit(&t, d, &add(2, d)).await.unwrap();
     assert_eq!(ids(&catalog.blocks(&t, 0, 9).await.unwrap().blocks), [2]);
+}
+
+#[tokio::test]
+async fn a_day_that_somebody_drops_comes_back_with_the_next_block() {
+    let objects = memory();
+    let (t, d) = (tenant("t"), day(0));
+    let later = || Catalog::new(objects.clone(), Refresh::Shared { max_age: Duration::from_secs(3600) });
+    let (one, other) = (later(), later());
+    assert_eq!(one.commit(&t, d, &cut(1, d, log(1), 0, 5)).await.unwrap(), Committed::Done);
+    assert!(!other.drop_day(&t, d).await.unwrap(), "it has a block");
+    let change = Change { remove: vec![Ulid(1)], removed_at: 7, ..Change::default() };
+    assert_eq!(other.commit(&t, d, &change).await.unwrap(), Committed::Done);
+    assert_eq!(
+        other.commit(&t, d, &Change { purge: vec![Ulid(1)], ..Change::default() }).await.unwrap(),
+        Committed::Done
+    );
+    assert!(other.drop_day(&t, d).await.unwrap());
+    // To the one it is still there, with what the logs had covered.
+    assert_eq!(one.manifest(&t, d).await.unwrap().covered.len(), 1);
+    assert_eq!(one.commit(&t, d, &cut(2, d, log(2), 0, 9)).await.unwrap(), Committed::Done);
+    assert_eq!(ids(&shared(&objects).blocks(&t, i64::MIN, i64::MAX).await.unwrap().blocks), [2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn days_that_are_dropped_while_blocks_are_added_hide_none() {
+    let server = Server::start().await;
+    let objects = server.objects("s3://logs");
+    let t = tenant("t");
+    let (adding, dropping) = (Arc::new(shared(&objects)), Arc::new(shared(&objects)));
+    for round in 0..30 {
+        let d = day(round);
+        // An empty day.
+        assert_eq!(adding.commit(&t, d, &cut(1, d, log(1), 0, 1)).await.unwrap(), Committed::Done);
+        let change = Change { remove: vec![Ulid(1)], ..Change::default() };
+        assert_eq!(adding.commit(&t, d, &change).await.unwrap(), Committed::Done);
+        assert_eq!(
+            adding.commit(&t, d, &Change { purge: vec![Ulid(1)], ..Change::default() }).await.unwrap(),
+            Committed::Done
+        );
+        let (of_adding, of_t) = (adding.clone(), t.clone());
+        let added = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_micros(fastrand::u64(0..4000))).await;
+            of_adding.commit(&of_t, d, &cut(2, d, log(2), 0, 1)).await.unwrap()
+        });
+        let dropped = dropping.drop_day(&t, d).await.unwrap();
+        assert_eq!(added.await.unwrap(), Committed::Done);
+        let manifest = shared(&objects).manifest(&t, d).await.unwrap();
+        let listed = shared(&objects).days(&t).await.unwrap().0.contains(&d);
+        // What was added in the instant in which the manifest was deleted is gone with it, as documented; nothing is there and hidden.
+        assert!(listed || manifest.blocks.is_empty(), "round {round}: there is a block that nobody finds");
+        assert!(dropped || !manifest.blocks.is_empty(), "round {round}: it was not dropped, and the block is gone");
+    }
+}
+
+#[tokio::test]
+async fn what_was_known_before_an_instant_is_asked_for_again() {
+    let objects = memory();
+    let (t, d) = (tenant("t"), day(0));
+    let reader = Catalog::new(objects.clone(), Refresh::Shared { max_age: Duration::from_secs(3600) });
+    let writer = shared(&objects);
+    assert_eq!(writer.commit(&t, d, &add(1, d)).await.unwrap(), Committed::Done);
+    let found = async |since| ids(&reader.blocks_since(&t, i64::MIN, i64::MAX, since).await.unwrap().blocks);
+    assert_eq!(found(None).await, [1]);
+    let before = Instant::now();
+    assert_eq!(found(Some(before)).await, [1]);
+    // Also a day that is new.
+    assert_eq!(writer.commit(&t, day(1), &add(2, day(1))).await.unwrap(), Committed::Done);
+    assert_eq!(writer.commit(&t, d, &add(3, d)).await.unwrap(), Committed::Done);
+    assert_eq!(found(None).await, [1], "it is not old");
+    assert_eq!(found(Some(before)).await, [1], "it was read after that");
+    assert_eq!(found(Some(Instant::now())).await, [1, 3, 2]);
 }
 
 #[tokio::test]

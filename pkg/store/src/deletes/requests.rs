@@ -146,6 +146,10 @@ impl Deletes {
         };
         let change = |file: &mut File| {
             file.requests.retain(|r| r.is_listed(now));
+            // An attempt whose answer was lost may have been made, and others may have changed more since.
+            if file.requests.iter().any(|r| r.request_id == request.request_id) {
+                return Change::Made(());
+            }
             if file.requests.len() >= MAX_REQUESTS {
                 return Change::Refused;
             }
@@ -176,7 +180,10 @@ impl Deletes {
         let mut outcome = Cancelled::Unknown;
         let change = |file: &mut File| {
             let Some(at) = file.requests.iter().position(|r| r.request_id == id) else {
-                outcome = Cancelled::Unknown;
+                // Unless it was an attempt of this very change that has taken it out.
+                if outcome != Cancelled::Done {
+                    outcome = Cancelled::Unknown;
+                }
                 return Change::Refused;
             };
             let request = &file.requests[at];

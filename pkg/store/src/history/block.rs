@@ -100,7 +100,7 @@ impl Block {
 
     /// The same without lines of earlier logs.
     pub(crate) fn without_earlier(&self) -> Self {
-        let places = Places { earlier: false, ..self.places };
+        let places = Places { earlier: false, ..self.places.clone() };
         Self { history: self.history.clone(), of: self.of.clone(), places }
     }
 
@@ -162,10 +162,10 @@ impl Block {
 
     /// Whether all places of a page are asked for; none if no place is.
     fn places(&self, footer: &Footer, page: &PageInfo) -> Option<bool> {
-        let Places { own, after, upto, earlier } = self.places;
-        if footer.logs.get(usize::from(page.log)).is_none_or(|covered| covered.log != own) {
-            return earlier.then_some(true);
-        }
+        let Some(covered) = footer.logs.get(usize::from(page.log)) else {
+            return self.places.earlier.then_some(true);
+        };
+        let (after, upto) = self.places.of(covered.log)?;
         (page.max_seq > after && page.min_seq <= upto).then_some(page.min_seq > after && page.max_seq <= upto)
     }
 
@@ -332,11 +332,14 @@ impl Opened {
             t.decompressed_bytes += info.bytes;
             t.lines += u64::from(info.lines);
         });
-        if !kept.whole {
-            let keep: Vec<bool> = (0..info.lines).map(|number| self.asks_for(entries.place(number))).collect();
-            return Ok(entries.keep(&keep));
-        }
-        Ok(Some(if self.is_own(info) { entries } else { entries.of_earlier_log() }))
+        let asked = if kept.whole {
+            Some(entries)
+        } else {
+            let range = self.asked(info);
+            let keep: Vec<bool> = (0..info.lines).map(|number| is_within(range, entries.place(number))).collect();
+            entries.keep(&keep)
+        };
+        Ok(asked.map(|entries| if self.is_own(info) { entries } else { entries.of_earlier_log() }))
     }
 
     /// Times and lengths of the entries of a page that are of places asked for.
@@ -352,11 +355,12 @@ impl Opened {
             t.lines += u64::from(info.lines);
         });
         if !kept.whole {
+            let range = self.asked(info);
             let mut stretches = columns.stretches.iter().peekable();
             let mut asked = false;
             let mut keep = (0..info.lines).map(|number| {
                 while let Some((_, place)) = stretches.next_if(|(first, _)| *first <= number) {
-                    asked = self.asks_for(*place);
+                    asked = is_within(range, *place);
                 }
                 asked
             });
@@ -374,8 +378,10 @@ impl Opened {
         self.footer.logs.get(usize::from(info.log)).is_some_and(|covered| covered.log == self.block.places.own)
     }
 
-    fn asks_for(&self, place: Place) -> bool {
-        self.block.places.after < place.seq && place.seq <= self.block.places.upto
+    /// Which batches of the log of a page are asked for.
+    fn asked(&self, info: &PageInfo) -> (u64, u64) {
+        let log = self.footer.logs.get(usize::from(info.log)).map(|covered| covered.log);
+        log.and_then(|log| self.block.places.of(log)).unwrap_or_default()
     }
 
     /// A page that cannot be read is not kept for others: what was fetched may be what is wrong.
@@ -385,6 +391,10 @@ impl Opened {
         }
         self.block.damage(error)
     }
+}
+
+fn is_within((after, upto): (u64, u64), place: Place) -> bool {
+    after < place.seq && place.seq <= upto
 }
 
 /// Probes for texts of which a line holds at least one.

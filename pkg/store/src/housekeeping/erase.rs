@@ -35,7 +35,8 @@ impl Keeper {
         let answer = xxh3_64(ids.join(",").as_bytes());
         let detect_level = self.limits.limits(tenant).discover_log_levels;
         let mut complete = true;
-        for day in &self.catalog.days(tenant).await?.0 {
+        // Read now, as the manifests: others may have added a day meanwhile.
+        for day in &self.catalog.days_now(tenant).await?.0 {
             let range = day.range();
             if !due.iter().any(|deletion| deletion.overlaps(*range.start(), *range.end())) {
                 continue;
@@ -47,7 +48,7 @@ impl Keeper {
                 {
                     continue;
                 }
-                if work.is_done() || self.is_stopped() {
+                if work.is_done() || self.is_over() {
                     return Ok(());
                 }
                 let eraser = Eraser::new(Arc::clone(&due), detect_level);

@@ -13,6 +13,10 @@
 //! Then, over all tenants, the oldest blocks beyond [`Settings::max_bytes`] are taken out (see [`cap`]), and now and then objects that no
 //! manifest lists are looked for (see [`orphans`]).
 //!
+//! # In a cluster
+//! All nodes have it, and one does it: the one that leads ([`Housekeeping::led`]), which is asked before each round and on the way. Two that do
+//! it at a time, while they learn who leads, do no harm: a block is replaced or removed by one of them, the other one begins anew.
+//!
 //! Invariants:
 //! * A manifest changes in one step from the blocks before to the blocks after: no search sees a line twice or not at all on account of
 //!   housekeeping. If somebody else has removed one of the blocks first, nothing is changed and what was written is deleted again.
@@ -113,7 +117,14 @@ impl Default for Settings {
 }
 
 /// Says up to when all that was accepted is in blocks.
+///
+/// In a cluster that is the earliest of what all logs say that may still put lines into blocks, each about itself; a log of which nothing can
+/// be learnt counts with the last that it said, or as [`Timestamp::MIN`]. If one was left out, lines that were deleted by a request could
+/// come into blocks after the request was processed.
 pub type Settled = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// Says whether it is this process that does it.
+pub type Leads = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// See the module's words. It stops when it is dropped.
 pub struct Housekeeping {
@@ -127,6 +138,7 @@ pub(super) struct Keeper {
     deletes: Arc<Deletes>,
     limits: Arc<dyn TenantLimits>,
     settled: Settled,
+    leads: Leads,
     settings: Settings,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
@@ -146,6 +158,8 @@ struct Remembered {
     resume: Option<TenantId>,
     /// When orphans were looked for last.
     orphans: Option<Timestamp>,
+    /// When a removed block was first seen, by this clock: the time in the manifest is by another's, maybe.
+    removed: HashMap<Ulid, Timestamp>,
 }
 
 /// What a block was looked at for.
@@ -184,11 +198,26 @@ impl Housekeeping {
         settings: Settings,
         clock: Arc<dyn Clock>,
     ) -> Self {
+        Self::led(catalog, deletes, limits, settled, Arc::new(|| true), settings, clock)
+    }
+
+    /// The same, of which rounds do nothing unless `leads` says so.
+    #[must_use]
+    pub fn led(
+        catalog: Arc<Catalog>,
+        deletes: Arc<Deletes>,
+        limits: Arc<dyn TenantLimits>,
+        settled: Settled,
+        leads: Leads,
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let keeper = Keeper {
             catalog,
             deletes,
             limits,
             settled,
+            leads,
             settings,
             clock,
             metrics: Metrics::default(),
@@ -253,6 +282,11 @@ impl Keeper {
         self.stop.load(Ordering::Acquire)
     }
 
+    /// Whether a round has to end.
+    fn is_over(&self) -> bool {
+        self.is_stopped() || !(self.leads)()
+    }
+
     async fn run(self: Arc<Self>) {
         let mut pause = NEXT_PAUSE;
         while !self.is_stopped() {
@@ -277,6 +311,9 @@ impl Keeper {
     }
 
     async fn round(&self) -> Result<bool, Error> {
+        if !(self.leads)() {
+            return Ok(false);
+        }
         let mut work = Work { opened: OPENED_MAX, bytes: REWRITTEN_MAX };
         let mut tenants = self.catalog.tenants().await?;
         tenants.sort();
@@ -294,6 +331,9 @@ impl Keeper {
                 Err(error) if error.kind() == Kind::Unavailable => return Err(error),
                 Err(error) => self.complain(tenant, &error),
             }
+        }
+        if !(self.leads)() {
+            return Ok(false);
         }
         self.cap(&tenants).await?;
         self.orphans(&tenants).await?;
@@ -313,7 +353,7 @@ impl Keeper {
                 Err(error) if error.kind() == Kind::Unavailable => return Err(error),
                 Err(error) => self.complain(tenant, &error),
             }
-            if work.is_done() || self.is_stopped() {
+            if work.is_done() || self.is_over() {
                 return Ok(());
             }
         }
@@ -357,7 +397,11 @@ impl Keeper {
     async fn purge(&self, tenant: &TenantId, day: Day) -> Result<(), Error> {
         let manifest = self.catalog.manifest(tenant, day).await?;
         let now = self.clock.now();
-        let due = manifest.removed.iter().filter(|block| now.since(Timestamp(block.at)) >= self.settings.delete_delay);
+        let is_old = |at: Timestamp| now.since(at) >= self.settings.delete_delay;
+        let due = manifest.removed.iter().filter(|block| {
+            let seen = self.seen(block.id, now);
+            is_old(Timestamp(block.at)) && is_old(seen)
+        });
         let mut purged = Vec::new();
         for block in due {
             self.catalog.objects().delete(&block.path(tenant, day)).await?;
@@ -366,12 +410,29 @@ impl Keeper {
         if purged.is_empty() {
             return Ok(());
         }
+        self.memory.lock().removed.retain(|id, _| !purged.contains(id));
         self.metrics.deleted_blocks.inc_by(purged.len() as u64);
         match self.catalog.commit(tenant, day, &Change { purge: purged, ..Change::default() }).await? {
             Committed::Done => Ok(()),
             // Such a change expects nothing.
             Committed::Stale(_) | Committed::Gone(_) => Err(Error::Conflict),
         }
+    }
+
+    /// When a removed block was first seen here. In a cluster the time in the manifest is by the clock of whoever removed it, so the delay has
+    /// to have passed by this clock, too.
+    fn seen(&self, id: Ulid, now: Timestamp) -> Timestamp {
+        if !self.catalog.is_shared() {
+            return Timestamp::MIN;
+        }
+        let mut memory = self.memory.lock();
+        if memory.removed.len() >= REMEMBERED_MAX {
+            memory.removed.retain(|_, at| now.since(*at) <= self.settings.delete_delay);
+        }
+        if memory.removed.len() >= REMEMBERED_MAX {
+            return now;
+        }
+        *memory.removed.entry(id).or_insert(now)
     }
 
     /// Merges some blocks of a day. Whether there may be more to do.

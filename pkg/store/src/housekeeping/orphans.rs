@@ -1,5 +1,8 @@
 //! Objects that no manifest lists: a process ended between an upload and the change of the manifest.
 //!
+//! A block that somebody has uploaded and is about to list looks the same. What tells them apart is their age: by the clock of the storage,
+//! where others write to it, whose clocks may differ from this one.
+//!
 //! Invariants: a folder is listed before its manifest is read, so what was added meanwhile is found in the manifest. Only objects whose
 //! names are those of blocks, that are older than [`Settings::orphan_grace`], and that are neither listed nor waiting to be deleted are
 //! deleted. A manifest that cannot be read, or that is missing although there are blocks, is a reason to delete nothing: somebody may want
@@ -8,7 +11,7 @@
 //! [`Settings::orphan_grace`]: super::Settings::orphan_grace
 
 use futures_util::StreamExt;
-use tailwater_model::TenantId;
+use tailwater_model::{TenantId, Timestamp};
 
 use super::Keeper;
 use crate::catalog::Day;
@@ -23,15 +26,16 @@ impl Keeper {
         if last.is_some_and(|last| now.since(last) < self.settings.orphan_interval) {
             return Ok(());
         }
+        let of_store = if self.catalog.is_shared() { self.catalog.objects().now().await? } else { now };
         for tenant in tenants {
             for folder in self.catalog.objects().list_folders(&names::tenant_folder(tenant)).await? {
                 let Ok(day) = folder.parse() else { continue };
-                match self.orphans_of(tenant, day).await {
+                match self.orphans_of(tenant, day, of_store).await {
                     Ok(()) => {}
                     Err(error) if error.kind() == Kind::Unavailable => return Err(error),
                     Err(error) => self.complain(tenant, &error),
                 }
-                if self.is_stopped() {
+                if self.is_over() {
                     return Ok(());
                 }
             }
@@ -40,9 +44,8 @@ impl Keeper {
         Ok(())
     }
 
-    async fn orphans_of(&self, tenant: &TenantId, day: Day) -> Result<(), Error> {
+    async fn orphans_of(&self, tenant: &TenantId, day: Day, now: Timestamp) -> Result<(), Error> {
         let objects = self.catalog.objects();
-        let now = self.clock.now();
         let mut old = Vec::new();
         let mut listing = objects.list(&names::day_folder(tenant, day));
         while let Some(listed) = listing.next().await {
@@ -64,10 +67,7 @@ impl Keeper {
             tracing::error!(%tenant, %day, blocks, "there are blocks, but no manifest that lists any; they are left alone");
             return Ok(());
         }
-        old.retain(|(id, _)| {
-            !manifest.blocks.iter().any(|block| block.id == *id)
-                && !manifest.removed.iter().any(|block| block.id == *id)
-        });
+        old.retain(|(id, _)| !manifest.knows(*id));
         for (_, listed) in old {
             objects.delete(&listed.path).await?;
             self.metrics.orphans.inc();

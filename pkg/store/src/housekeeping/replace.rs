@@ -38,16 +38,16 @@ impl Keeper {
         let dropped = match self.write(tenant, day, blocks, rewrite, only_if_dropped, &mut written).await {
             Ok(dropped) => dropped,
             Err(error) => {
-                self.withdraw(tenant, &written).await;
+                self.withdraw(tenant, day, &written).await;
                 return Err(error);
             }
         };
         let Some(dropped) = dropped else {
-            self.withdraw(tenant, &written).await;
+            self.withdraw(tenant, day, &written).await;
             return Ok(None);
         };
         if only_if_dropped && dropped.lines == 0 {
-            self.withdraw(tenant, &written).await;
+            self.withdraw(tenant, day, &written).await;
             return Ok(Some(dropped));
         }
         let remove = blocks.iter().map(|block| block.id).collect();
@@ -60,7 +60,7 @@ impl Keeper {
                 Ok(Some(dropped))
             }
             Committed::Gone(_) | Committed::Stale(_) => {
-                self.withdraw(tenant, &change.add).await;
+                self.withdraw(tenant, day, &change.add).await;
                 Ok(None)
             }
         }
@@ -130,9 +130,20 @@ impl Keeper {
         }
     }
 
-    /// Deletes objects that no manifest lists, and that nobody is about to list.
-    async fn withdraw(&self, tenant: &TenantId, blocks: &[BlockMeta]) {
-        for block in blocks {
+    /// Deletes objects of blocks that were not added, but none that the manifest lists or has listed: an attempt whose answer was lost may
+    /// have added them.
+    async fn withdraw(&self, tenant: &TenantId, day: Day, blocks: &[BlockMeta]) {
+        if blocks.is_empty() {
+            return;
+        }
+        let manifest = match self.catalog.manifest_now(tenant, day).await {
+            Ok(manifest) => manifest,
+            Err(error) => {
+                tracing::debug!(%tenant, %day, %error, "blocks that are not needed will be deleted as orphans");
+                return;
+            }
+        };
+        for block in blocks.iter().filter(|block| !manifest.knows(block.id)) {
             let path = block.path(tenant);
             if let Err(error) = self.catalog.objects().delete(&path).await {
                 tracing::warn!(path, %error, "a block that is not needed could not be deleted; it will be as an orphan");

@@ -70,6 +70,9 @@ struct Inner {
     writable: bool,
 }
 
+/// The object that tells the storage's time.
+const CLOCK: &str = ".clock";
+
 /// Which content an object had when it was read or written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
@@ -309,6 +312,23 @@ impl Objects {
             ended => ended,
         };
         trial.end_plainly(deleted)
+    }
+
+    /// What time it is by the clock that [`Listed::modified`] goes by. Writes a small object for it.
+    ///
+    /// # Errors
+    /// As [`Objects::put`].
+    pub async fn now(&self) -> Result<Timestamp, Error> {
+        let inner = &*self.0;
+        self.put(CLOCK, vec![Bytes::from_static(b"the time of the last look for orphans is when this was written\n")])
+            .await?;
+        let location = inner.place.path(CLOCK)?;
+        let mut trial = Trial::new(inner, Operation::Get, CLOCK);
+        let head = GetOptions::default().with_head(true);
+        let read = trial.run(|| async { Ok(inner.store.get_opts(&location, head.clone()).await?.meta.last_modified) });
+        let modified = read.await;
+        let modified = trial.end_plainly(modified)?;
+        Ok(Timestamp(modified.timestamp_nanos_opt().unwrap_or_default()))
     }
 
     /// All objects below a folder (empty: all), at any depth, in no particular order. For starts, housekeeping and commands: it asks the

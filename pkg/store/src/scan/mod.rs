@@ -1,10 +1,12 @@
 //! Searches over entries, wherever they are: by time, over whole streams. They run on threads where they may block, share their work
 //! between cores, and end early when nobody waits for the answer any more.
 
+mod blocking;
 mod evaluator;
 mod overlaps;
 mod patterns;
 mod pieces;
+mod positions;
 mod queue;
 mod repeats;
 mod samples;
@@ -21,8 +23,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use tailwater_wire::node::Scanned;
 
+pub use blocking::blocking;
 pub use evaluator::Evaluator;
 pub use patterns::patterns;
+pub(crate) use positions::{Stretch as Positions, read};
 pub use samples::samples;
 pub use select::select;
 pub use streams::{labels, series, stats};

@@ -1,11 +1,12 @@
 //! Blocks for tests, and what is in them.
 
 mod deletes;
+mod many;
 mod rewrite;
 mod rounds;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -106,6 +107,7 @@ pub(super) struct House {
     pub(super) clock: Arc<Turned>,
     pub(super) keeping: Housekeeping,
     pub(super) settled: Arc<AtomicI64>,
+    pub(super) leads: Arc<AtomicBool>,
     settings: Settings,
     limits: Limits,
 }
@@ -127,19 +129,33 @@ impl House {
 
     fn over(objects: Objects, settings: Settings, limits: Limits, now: i64) -> Self {
         let clock = Arc::new(Turned(AtomicI64::new(now)));
-        let catalog = Arc::new(Catalog::new(objects.clone(), Refresh::Exclusive));
+        Self::of(objects, Refresh::Exclusive, settings, limits, clock)
+    }
+
+    /// One of several processes over the same storage.
+    pub(super) fn of(
+        objects: Objects,
+        refresh: Refresh,
+        settings: Settings,
+        limits: Limits,
+        clock: Arc<Turned>,
+    ) -> Self {
+        let catalog = Arc::new(Catalog::new(objects.clone(), refresh));
         let deletes = Arc::new(Deletes::new(objects.clone(), clock.clone(), CANCEL));
         let settled = Arc::new(AtomicI64::new(i64::MAX));
         let asked = settled.clone();
-        let keeping = Housekeeping::new(
+        let leads = Arc::new(AtomicBool::new(true));
+        let led = leads.clone();
+        let keeping = Housekeeping::led(
             catalog.clone(),
             deletes.clone(),
             Arc::new(Arc::new(limits.clone())),
             Arc::new(move || Timestamp(asked.load(Ordering::Relaxed))),
+            Arc::new(move || led.load(Ordering::Relaxed)),
             settings.clone(),
             clock.clone(),
         );
-        Self { objects, catalog, deletes, clock, keeping, settled, settings, limits }
+        Self { objects, catalog, deletes, clock, keeping, settled, leads, settings, limits }
     }
 
     /// Another process over the same storage.

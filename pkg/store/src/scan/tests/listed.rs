@@ -38,32 +38,36 @@ fn batches() -> Vec<Batch> {
     vec![batch(1, 9, 1, 5), batch(OWN, 1, 2, 10), batch(OWN, 2, 3, 20), batch(OWN, 3, 4, DAY + 30)]
 }
 
-/// The catalog, and its blocks one per batch.
-fn catalog(batches: &[Batch]) -> Arc<Catalog> {
+/// The catalog, and its blocks: for each day one of so many batches.
+pub(super) fn catalog(batches: &[Batch], together: usize) -> Arc<Catalog> {
     let layout =
         Layout { covered: 0, cut: 0, torn: 0, on_disk: 0, day: 0, merged: false, page_bytes: 256, cache_bytes: 0 };
     let mut world = World::new(&[], &layout);
     let catalog = Arc::new(Catalog::new(world.objects.clone(), Refresh::Exclusive));
-    for batch in batches {
-        world.write(&[batch], |_| true, 256);
-        let block = world.blocks.pop().unwrap();
-        let meta = BlockMeta {
-            id: Ulid::generate(),
-            day: Day::of(block.min),
-            min: block.min,
-            max: block.max,
-            lines: block.lines,
-            raw_bytes: 1,
-            bytes: 1,
-            streams: 4,
-            level: 0,
-            created: 0,
-            logs: vec![Covered { log: LogId::from_u128(batch.log), first: batch.log_seq, last: batch.log_seq }],
-        };
-        let (content, _) = RUNTIME.block_on(world.objects.get(&block.path)).unwrap().unwrap();
-        RUNTIME.block_on(world.objects.put(&meta.path(&tenant()), vec![content])).unwrap();
-        let (day, change) = (meta.day, Change { add: vec![meta], ..Change::default() });
-        assert_eq!(RUNTIME.block_on(catalog.commit(&tenant(), day, &change)).unwrap(), Committed::Done);
+    for batches in batches.chunks(together) {
+        let all: Vec<_> = batches.iter().collect();
+        for day in [-DAY, 0, DAY].map(Day::of) {
+            world.write(&all, |line| Day::of(line.time) == day, 256);
+            let Some(block) = world.blocks.pop() else { continue };
+            let covered = |b: &Batch| Covered { log: LogId::from_u128(b.log), first: b.log_seq, last: b.log_seq };
+            let meta = BlockMeta {
+                id: Ulid::generate(),
+                day,
+                min: block.min,
+                max: block.max,
+                lines: block.lines,
+                raw_bytes: 1,
+                bytes: 1,
+                streams: 4,
+                level: 0,
+                created: 0,
+                logs: batches.iter().map(covered).collect(),
+            };
+            let (content, _) = RUNTIME.block_on(world.objects.get(&block.path)).unwrap().unwrap();
+            RUNTIME.block_on(world.objects.put(&meta.path(&tenant()), vec![content])).unwrap();
+            let change = Change { add: vec![meta], ..Change::default() };
+            assert_eq!(RUNTIME.block_on(catalog.commit(&tenant(), day, &change)).unwrap(), Committed::Done);
+        }
     }
     catalog
 }
@@ -75,7 +79,7 @@ fn listed(catalog: &Arc<Catalog>, boundary: u64) -> Listed {
 #[test]
 fn what_is_after_the_boundary_is_not_answered_from_blocks() {
     let batches = batches();
-    let catalog = catalog(&batches);
+    let catalog = catalog(&batches, 1);
     for boundary in 0..4 {
         let source = listed(&catalog, boundary);
         for (as_of, start, end) in [(9, 0, 2 * DAY), (1, 0, 2 * DAY), (9, 15, DAY), (0, 0, DAY), (9, DAY, 2 * DAY)] {
@@ -98,7 +102,7 @@ fn what_is_after_the_boundary_is_not_answered_from_blocks() {
 
 #[test]
 fn a_manifest_that_is_damaged_is_told() {
-    let catalog = catalog(&batches());
+    let catalog = catalog(&batches(), 1);
     let path = names::manifest_path(&tenant(), Day::of(DAY));
     RUNTIME.block_on(catalog.objects().put(&path, vec!["{".into()])).unwrap();
     let fresh = Arc::new(Catalog::new(catalog.objects().clone(), Refresh::Exclusive));

@@ -1,5 +1,6 @@
 //! Searches over blocks, the write-ahead log and memory, held to a plain look at every entry.
 
+mod boundaries;
 mod damage;
 mod listed;
 mod world;

@@ -256,9 +256,10 @@ impl Source for World {
     }
 
     fn collect(&self, (after, upto): (u64, u64), (first, last): (i64, i64)) -> Result<Vec<Unit>, NodeError> {
-        let places = Places { own: self.log(), after, upto: upto.min(self.covered), earlier: after == 0 };
+        let boundaries = Arc::default();
+        let places = Places { own: self.log(), after, upto: upto.min(self.covered), earlier: after == 0, boundaries };
         let blocks = self.blocks.iter().filter(|block| block.min <= last && block.max >= first).cloned();
-        let mut units = self.history.blocks(blocks, places);
+        let mut units = self.history.blocks(blocks, &places);
         let asked = self
             .batches
             .iter()
