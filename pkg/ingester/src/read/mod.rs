@@ -1,6 +1,7 @@
 //! Reads of history: by position here, by time in the store. They run on threads for blocking work, a bounded number at a
 //! time, and end early when nobody waits for the answer any more.
 
+mod beyond;
 mod chunk;
 mod everything;
 
@@ -11,6 +12,7 @@ use tailwater_store::scan::{self, Cancel};
 use tailwater_wire::node::{Answer, NodeError, Sampled, SamplesRequest};
 use tokio::sync::Semaphore;
 
+pub(crate) use beyond::not_beyond;
 pub(crate) use chunk::chunk;
 pub(crate) use everything::Everything;
 
