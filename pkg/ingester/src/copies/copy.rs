@@ -26,6 +26,9 @@ use crate::recover::{Restoring, take_missing, take_record};
 /// Records with payloads up to this size are written by the thread that brings them, as pushes are.
 const INLINE_BYTES: usize = 64 << 10;
 
+/// How long the end of a process waits for a copy that is being opened.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Bytes of a record on disk beyond its payload, about.
 const RECORD_BYTES: usize = 100;
 
@@ -136,9 +139,27 @@ impl Slot {
         true
     }
 
+    /// As if the process had ended.
+    #[cfg(test)]
+    pub(super) fn end_abruptly(&self) {
+        let mut turn = self.turn.lock();
+        turn.gone = true;
+        let Some(copy) = self.copy.swap(None) else { return };
+        let log = Arc::downgrade(&copy.ingester.log);
+        drop(copy);
+        // Whoever still holds it is part of that process.
+        for _ in 0..1000 {
+            if log.strong_count() == 0 {
+                return;
+            }
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+
     /// Ends the copy in good order. Blocks.
     pub(super) fn close(&self) {
-        let mut turn = self.turn.lock();
+        // Somebody who is just opening it does not hold up the end.
+        let Some(mut turn) = self.turn.try_lock_for(CLOSE_PATIENCE) else { return };
         turn.gone = true;
         let Some(copy) = self.copy.swap(None) else { return };
         copy.abandon();

@@ -14,8 +14,6 @@
 mod copy;
 mod flush;
 mod metrics;
-#[cfg(test)]
-mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -241,6 +239,21 @@ impl Copies {
         let slots = std::mem::take(&mut *self.0.slots.lock());
         for slot in slots.into_values() {
             slot.close();
+        }
+    }
+
+    /// The copy of a log, which there is.
+    #[cfg(test)]
+    pub(crate) fn copy_of(&self, log: LogId) -> Arc<crate::Ingester> {
+        Arc::clone(&self.0.copy(log).expect("there is one").ingester)
+    }
+
+    /// As if the process had ended: nobody has the folders open any more.
+    #[cfg(test)]
+    pub(crate) fn end_abruptly(&self) {
+        self.0.stop();
+        for slot in std::mem::take(&mut *self.0.slots.lock()).into_values() {
+            slot.end_abruptly();
         }
     }
 

@@ -1,5 +1,7 @@
 //! The ingester as a whole, through what it offers others.
 
+mod copied;
+mod copies;
 mod durable;
 mod faulty;
 mod follows;
