@@ -325,7 +325,10 @@ impl Node for Ingester {
             // Whoever has seen more of the log than this copy has waits for it to get there.
             let (reached, closed) = (Arc::clone(&self.log), Arc::clone(&self.closed));
             let begin = async move { stream::iter([begin()]).flatten() };
-            return Box::pin(read::not_beyond(reached, closed, self.readiness.subscribe(), after).chain(stream::once(begin).flatten()));
+            return Box::pin(
+                read::not_beyond(reached, closed, self.readiness.subscribe(), after)
+                    .chain(stream::once(begin).flatten()),
+            );
         }
         if self.readiness.is_ready() {
             return Box::pin(begin());

@@ -295,7 +295,8 @@ impl Copying for Writing {
                 CopiedRecord::Missing { .. } => RECORD_BYTES,
             });
             let bytes: usize = payloads.sum();
-            let has_room = shared.config.max_bytes == 0 || shared.used.load(Ordering::Relaxed) < shared.config.max_bytes;
+            let has_room =
+                shared.config.max_bytes == 0 || shared.used.load(Ordering::Relaxed) < shared.config.max_bytes;
             if bytes <= INLINE_BYTES
                 && has_room
                 && !copy.ingester.log.is_synced()

@@ -56,6 +56,8 @@ impl Collector for CopiesCollector {
         of_each("tailwater_copy_head", "Sequence number of the last batch of a copy", |copy| copy.head)?;
         of_each("tailwater_copy_covered", "Everything of a copy up to this batch is in blocks", |copy| copy.in_blocks)?;
         of_each("tailwater_copy_bytes", "Bytes of a copy on disk", |copy| copy.bytes)?;
-        of_each("tailwater_copy_written", "Whether the log's node writes to the copy now", |copy| copy.is_written.into())
+        of_each("tailwater_copy_written", "Whether the log's node writes to the copy now", |copy| {
+            copy.is_written.into()
+        })
     }
 }

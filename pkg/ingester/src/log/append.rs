@@ -179,13 +179,7 @@ impl ArrivalLog {
     }
 
     /// Makes a batch that is durable readable. `payload`: that of its record, if it is at hand.
-    pub(super) fn publish(
-        &self,
-        batch: Batch,
-        payload: Option<Bytes>,
-        maker: &mut dyn Maker,
-        leaving: &mut Leaving,
-    ) {
+    pub(super) fn publish(&self, batch: Batch, payload: Option<Bytes>, maker: &mut dyn Maker, leaving: &mut Leaving) {
         let seq = batch.seq;
         let record = payload.map(|payload| CopiedRecord::Batch {
             seq,

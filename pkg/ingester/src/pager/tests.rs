@@ -1,5 +1,7 @@
 //! Cuts that fail anywhere and are repeated: every line is found exactly once.
 
+mod copies;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};

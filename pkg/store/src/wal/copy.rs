@@ -29,12 +29,7 @@ impl Wal {
     ///
     /// # Errors
     /// Those of [`Wal::open`]; [`Error::Config`] if the folder holds another log.
-    pub fn open_copy(
-        config: Config,
-        disk: Arc<dyn Disk>,
-        metrics: Metrics,
-        origin: Origin,
-    ) -> Result<Opened, Error> {
+    pub fn open_copy(config: Config, disk: Arc<dyn Disk>, metrics: Metrics, origin: Origin) -> Result<Opened, Error> {
         Self::open_as(config, disk, metrics, Some(origin))
     }
 
