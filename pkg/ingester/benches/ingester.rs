@@ -77,7 +77,7 @@ fn limits() -> Arc<dyn TenantLimits> {
 }
 
 fn ingester() -> Arc<Ingester> {
-    Ingester::new(Config { log_memory_bytes: 64 << 20, wal: None }, limits(), Arc::new(SystemClock))
+    Ingester::new(Config { log_memory_bytes: 64 << 20, ..Config::default() }, limits(), Arc::new(SystemClock))
 }
 
 /// An ingester with a write-ahead log in a folder, and everything in it taken back.
@@ -89,7 +89,7 @@ fn durable(dir: &Path, log_memory_bytes: usize) -> Arc<Ingester> {
         keep_bytes: 0,
         max_bytes: 0,
     };
-    let config = Config { log_memory_bytes, wal: Some(wal) };
+    let config = Config { log_memory_bytes, wal: Some(wal), ..Config::default() };
     let ingester = Ingester::open(config, limits(), Arc::new(SystemClock)).expect("a write-ahead log");
     ingester.recover().expect("a write-ahead log that can be read");
     ingester

@@ -37,7 +37,7 @@ fn full(runtime: &tokio::runtime::Runtime) -> (Arc<Ingester>, tempfile::TempDir)
         keep_bytes: 0,
         max_bytes: 0,
     };
-    let config = Config { log_memory_bytes: 512 << 20, wal: Some(wal) };
+    let config = Config { log_memory_bytes: 512 << 20, wal: Some(wal), ..Config::default() };
     let ingester = Ingester::open(config, Arc::new(Arc::new(limits)), Arc::new(SystemClock)).expect("a new log");
     ingester.recover().expect("an empty log");
     let tenant = TenantId::parse("bench").expect("a tenant id");

@@ -13,7 +13,7 @@ use tailwater_model::{Clock, Labels, LogId, TenantId, TenantLimits, Timestamp};
 use tailwater_store::Error;
 use tailwater_store::history::History;
 use tailwater_store::scan::{self, Cancel};
-use tailwater_store::wal::{self, LocalDisk};
+use tailwater_store::wal::{self, LocalDisk, Origin};
 use tailwater_wire::node::{
     Answer, Follow, FollowRequest, LabelsRequest, LogState, Node, NodeError, Part, Partial, PatternsRequest, ReadChunk,
     ReadRequest, Sampled, SamplesRequest, SelectRequest, Selected, SeriesRequest, StateRequest, Stats, StreamVolume,
@@ -22,11 +22,13 @@ use tailwater_wire::node::{
 use tailwater_wire::push::Push;
 use tokio::sync::Semaphore;
 
+use crate::copied::COPIES_NEED_WAL;
 use crate::error::{PushError, PushErrorKind};
 use crate::group::{Follower, Group};
 use crate::log::{Account, ArrivalLog};
 use crate::metrics::{LogCollector, Metrics};
 use crate::pager::{Pager, PagerMetrics};
+use crate::quorum::{Quorum, Replication};
 use crate::read::Everything;
 use crate::receipt::Receipt;
 use crate::recover::{Readiness, Recovering};
@@ -46,11 +48,13 @@ pub struct Config {
     pub log_memory_bytes: usize,
     /// The write-ahead log; without one, what was accepted is gone with the process.
     pub wal: Option<wal::Config>,
+    /// When pushes are acknowledged that are to be in copies of the log, too. It needs a write-ahead log.
+    pub replication: Replication,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { log_memory_bytes: 256 << 20, wal: None }
+        Self { log_memory_bytes: 256 << 20, wal: None, replication: Replication::default() }
     }
 }
 
@@ -67,6 +71,7 @@ pub struct Ingester {
     pub(crate) pager_metrics: PagerMetrics,
     wal_metrics: wal::Metrics,
     pub(crate) readiness: Arc<Readiness>,
+    pub(crate) quorum: Arc<Quorum>,
     closed: Arc<AtomicBool>,
     reads: Arc<Semaphore>,
     swept: AtomicI64,
@@ -79,7 +84,7 @@ impl Ingester {
     #[expect(clippy::needless_pass_by_value, reason = "as Ingester::open")]
     pub fn new(config: Config, limits: Arc<dyn TenantLimits>, clock: Arc<dyn Clock>) -> Arc<Self> {
         let log = Arc::new(ArrivalLog::in_memory(config.log_memory_bytes, Arc::clone(&clock)));
-        Self::on(log, wal::Metrics::default(), limits, clock)
+        Self::on(log, wal::Metrics::default(), Replication::default(), limits, clock)
     }
 
     /// An ingester that goes on with the write-ahead log that is configured, if there is one. It is not ready before
@@ -98,18 +103,36 @@ impl Ingester {
         limits: Arc<dyn TenantLimits>,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, Error> {
-        let Config { log_memory_bytes: memory, wal: Some(wal) } = config else {
+        let Config { log_memory_bytes: memory, wal: Some(wal), replication } = config else {
+            if config.replication.quorum > 0 {
+                return Err(Error::Config { reason: COPIES_NEED_WAL.to_owned() });
+            }
             return Ok(Self::new(config, limits, clock));
         };
         let metrics = wal::Metrics::default();
         let (log, found) = ArrivalLog::open(memory, wal, disk, metrics.clone(), Arc::clone(&clock))?;
         tracing::info!(log = %log.id(), ?found, "opened the write-ahead log");
-        Ok(Self::on(log, metrics, limits, clock))
+        Ok(Self::on(log, metrics, replication, limits, clock))
+    }
+
+    /// A copy of another node's log, which takes no pushes and answers as that log does. Otherwise as [`Ingester::open`].
+    pub(crate) fn open_copy(
+        disk: Arc<dyn wal::Disk>,
+        memory: usize,
+        wal: wal::Config,
+        origin: Origin,
+        limits: Arc<dyn TenantLimits>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, Error> {
+        let (log, found) = ArrivalLog::open_copy(memory, wal, disk, origin, Arc::clone(&clock))?;
+        tracing::info!(log = %log.id(), ?found, "opened a copy of a log");
+        Ok(Self::on(log, wal::Metrics::default(), Replication::default(), limits, clock))
     }
 
     fn on(
         log: Arc<ArrivalLog>,
         wal_metrics: wal::Metrics,
+        replication: Replication,
         limits: Arc<dyn TenantLimits>,
         clock: Arc<dyn Clock>,
     ) -> Arc<Self> {
@@ -121,6 +144,7 @@ impl Ingester {
             pager: OnceLock::new(),
             pager_metrics: PagerMetrics::new(),
             wal_metrics,
+            quorum: Arc::new(Quorum::new(replication)),
             tenants: Arc::new(Tenants::new(metrics.clone())),
             limits,
             seed: RandomState::new().hash_one(0),
@@ -176,6 +200,12 @@ impl Ingester {
         if !self.readiness.is_ready() {
             return unavailable("Ingester is starting");
         }
+        if self.log.is_copy() {
+            return unavailable("a copy of a log takes no pushes");
+        }
+        if self.quorum.is_full() {
+            return unavailable("too many pushes wait for replicas to confirm them");
+        }
         let answer = push::push(self, tenant, push, packed);
         self.sweep_sometimes();
         answer
@@ -188,6 +218,7 @@ impl Ingester {
         if log.is_durable() {
             self.wal_metrics.register(registry);
             self.pager_metrics.register(registry, &log, &self.clock);
+            self.quorum.register(registry, &log);
         }
         registry.register_collector(Box::new(LogCollector { log, readiness }));
         if let Some(history) = self.history.get() {
@@ -216,7 +247,8 @@ impl Ingester {
         (self.metrics.tail_groups.get(), self.metrics.followers.get())
     }
 
-    fn sweep_sometimes(&self) {
+    /// Forgets idle streams and tenants, if that is due.
+    pub(crate) fn sweep_sometimes(&self) {
         let now = self.clock.now();
         if !self.readiness.is_ready() {
             // Streams that come back are old until they have all come.
@@ -281,6 +313,7 @@ impl Node for Ingester {
         self.sweep_sometimes();
         let (log, tenants) = (Arc::clone(&self.log), Arc::clone(&self.tenants));
         let (metrics, closed) = (self.metrics.clone(), Arc::clone(&self.closed));
+        let after = request.after;
         let begin = move || {
             let tenant = tenants.get_or_create(&request.tenant);
             let group = Group::join(&log, &tenant, &metrics, &request);
@@ -289,6 +322,15 @@ impl Node for Ingester {
                 Some((event, follower))
             })
         };
+        if self.log.is_copy() {
+            // Whoever has seen more of the log than this copy has waits for it to get there.
+            let (reached, closed) = (Arc::clone(&self.log), Arc::clone(&self.closed));
+            let begin = async move { stream::iter([begin()]).flatten() };
+            return Box::pin(
+                read::not_beyond(reached, closed, self.readiness.subscribe(), after)
+                    .chain(stream::once(begin).flatten()),
+            );
+        }
         if self.readiness.is_ready() {
             return Box::pin(begin());
         }

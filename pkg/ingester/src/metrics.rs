@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 use tailwater_model::TenantId;
+use tailwater_wire::host::CopyState;
 
 use crate::log::ArrivalLog;
+use crate::quorum::Quorum;
 use crate::recover::Readiness;
 use crate::validate::Reason;
 
@@ -183,5 +186,51 @@ impl Collector for LogCollector {
         };
         counter("tailwater_log_trimmed_batches", "Batches trimmed", size.trimmed.batches)?;
         counter("tailwater_log_trimmed_lines", "Lines trimmed", size.trimmed.lines)
+    }
+}
+
+/// How pushes wait for copies, and how far those are, read when it is asked for.
+#[derive(Debug)]
+struct Copied {
+    log: Arc<ArrivalLog>,
+    quorum: Arc<Quorum>,
+}
+
+impl Quorum {
+    /// Adds what is counted of copies of a log to a registry.
+    pub(crate) fn register(self: &Arc<Self>, registry: &mut Registry, log: &Arc<ArrivalLog>) {
+        registry.register(
+            "tailwater_replication_timeouts",
+            "Pushes that too few replicas have confirmed in time",
+            self.timeouts.clone(),
+        );
+        registry.register_collector(Box::new(Copied { log: Arc::clone(log), quorum: Arc::clone(self) }));
+    }
+}
+
+impl Collector for Copied {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let number = |value: u64| ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+        let mut gauge = |name, help, value: usize| {
+            let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            number(value as u64).encode(metric)
+        };
+        gauge("tailwater_replication_waiting_pushes", "Pushes that wait for replicas", self.quorum.waiting())?;
+        gauge("tailwater_replication_quorum", "Replicas that must confirm a push", self.quorum.needed())?;
+        let copies = self.quorum.copies();
+        let head = self.log.head();
+        let mut of_each = |name, help, value: &dyn Fn(&CopyState) -> u64| {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for copy in &copies {
+                number(value(copy)).encode(family.encode_family(&[("node", copy.node.as_str())])?)?;
+            }
+            Ok::<_, std::fmt::Error>(())
+        };
+        of_each("tailwater_replication_lag_batches", "Batches that a replica has not confirmed", &|copy| {
+            head.saturating_sub(copy.through)
+        })?;
+        of_each("tailwater_replication_lag_bytes", "Bytes of lines that a replica has not confirmed, about", &|copy| {
+            self.log.bytes_after(copy.through)
+        })
     }
 }

@@ -158,11 +158,12 @@ fn accept(ingester: &Ingester, id: &TenantId, push: Push, packed: Option<&[u8]>)
     let Checked { runs, numbers, entries, rewrite, bytes, taken, duplicates, changes, concerned, refusals, .. } =
         checked;
     if runs.is_empty() {
-        let settled = if duplicates > 0 { ingester.log.settled() } else { None };
+        // What it repeats may be on its way still, to the disk and to copies.
+        let (settled, last) = if duplicates > 0 { ingester.log.settled() } else { (None, 0) };
         drop(turn);
         refusals.count(&tenant.metrics);
         let answer = refusals.into_error().map_or_else(|| Ok(Accepted::default()), Err);
-        return Ok(settled.map_or_else(|| Receipt::known(answer.clone()), |s| Receipt::pending(s, answer.clone())));
+        return Ok(Receipt::pending(settled, ingester.quorum.wait(last), answer));
     }
     let (mut head, mut texts) = (Vec::new(), Vec::new());
     if durable {
@@ -204,9 +205,9 @@ fn accept(ingester: &Ingester, id: &TenantId, push: Push, packed: Option<&[u8]>)
     Ok(match appended {
         Appended::Published(seq, mut pushed) => {
             pushed.published();
-            Receipt::known(answer(seq))
+            Receipt::pending(None, ingester.quorum.wait(seq), answer(seq))
         }
-        Appended::Pending(seq, settled) => Receipt::pending(settled, answer(seq)),
+        Appended::Pending(seq, settled) => Receipt::pending(Some(settled), ingester.quorum.wait(seq), answer(seq)),
     })
 }
 

@@ -1,6 +1,7 @@
 //! What a push leaves behind besides its batch, and how its sender hears of it.
 //!
-//! Invariants: the sender hears of success only when the batch is as durable as is configured and can be read. A push that fails has changed
+//! Invariants: the sender hears of success only when the batch is as durable as is configured, can be read, and is in as many copies of the
+//! log as are needed. A push that is not in enough copies in time is answered with an error and stays in the log. Any other push that fails has changed
 //! nothing: what it has taken of rates is given back and its streams are checked against what they had before, so that the same push is
 //! accepted whole when it is sent again.
 
@@ -15,6 +16,7 @@ use tailwater_store::Error;
 use crate::error::{PushError, PushErrorKind};
 use crate::log::{Maker, Settled};
 use crate::push::Accepted;
+use crate::quorum::Acknowledged;
 use crate::stream::{Stream, StreamState};
 use crate::tails::Concerned;
 use crate::tenant::Tenant;
@@ -27,9 +29,19 @@ pub struct Receipt(State);
 #[derive(Debug)]
 enum State {
     Known(Result<Accepted, PushError>),
-    /// The answer if all goes well.
-    Pending(Settled, Result<Accepted, PushError>),
+    Pending(Box<Pending>),
     Taken,
+}
+
+/// What is waited for.
+#[derive(Debug)]
+struct Pending {
+    /// Being in the log.
+    settled: Option<Settled>,
+    /// Being in copies of it.
+    copies: Option<Acknowledged>,
+    /// The answer if all goes well.
+    answer: Result<Accepted, PushError>,
 }
 
 impl Receipt {
@@ -37,8 +49,40 @@ impl Receipt {
         Self(State::Known(answer))
     }
 
-    pub(crate) fn pending(settled: Settled, answer: Result<Accepted, PushError>) -> Self {
-        Self(State::Pending(settled, answer))
+    /// The answer if the push comes to be in the log, and in copies of it, as far as that is not certain yet.
+    pub(crate) fn pending(
+        settled: Option<Settled>,
+        copies: Option<Acknowledged>,
+        answer: Result<Accepted, PushError>,
+    ) -> Self {
+        if settled.is_none() && copies.is_none() {
+            return Self::known(answer);
+        }
+        Self(State::Pending(Box::new(Pending { settled, copies, answer })))
+    }
+}
+
+impl Pending {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), PushError>> {
+        if let Some(settled) = &mut self.settled {
+            match ready!(Pin::new(settled).poll(context)) {
+                Ok(Ok(())) => self.settled = None,
+                Ok(Err(error)) => return Poll::Ready(Err(not_stored(&error))),
+                Err(_) => {
+                    return Poll::Ready(Err(PushError::new(PushErrorKind::Unavailable, "Ingester is shutting down")));
+                }
+            }
+        }
+        if let Some(copies) = &mut self.copies
+            && ready!(copies.poll(context)).is_err()
+        {
+            let text = format!(
+                "too few replicas have confirmed the push within {:?}: its lines may have been stored all the same, send it again later",
+                copies.timeout()
+            );
+            return Poll::Ready(Err(PushError::new(PushErrorKind::Unavailable, text)));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -46,18 +90,17 @@ impl Future for Receipt {
     type Output = Result<Accepted, PushError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let failed = match &mut self.0 {
-            State::Pending(settled, _) => match ready!(Pin::new(settled).poll(context)) {
-                Ok(Ok(())) => None,
-                Ok(Err(error)) => Some(not_stored(&error)),
-                Err(_) => Some(PushError::new(PushErrorKind::Unavailable, "Ingester is shutting down")),
-            },
-            State::Known(_) | State::Taken => None,
-        };
-        let (State::Known(answer) | State::Pending(_, answer)) = std::mem::replace(&mut self.0, State::Taken) else {
-            return Poll::Pending;
-        };
-        Poll::Ready(failed.map_or(answer, Err))
+        if let State::Pending(pending) = &mut self.0
+            && let Err(error) = ready!(pending.poll(context))
+        {
+            self.0 = State::Taken;
+            return Poll::Ready(Err(error));
+        }
+        match std::mem::replace(&mut self.0, State::Taken) {
+            State::Known(answer) => Poll::Ready(answer),
+            State::Pending(pending) => Poll::Ready(pending.answer),
+            State::Taken => Poll::Pending,
+        }
     }
 }
 

@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 use tailwater_model::Timestamp;
 use tailwater_store::Error;
 use tailwater_store::entries::Run;
-use tailwater_store::wal::{Progress, Stored};
+use tailwater_store::wal::{Progress, Stored, Why};
 use tokio::sync::watch;
 
 use crate::batch::Batch;
 use crate::ingester::Ingester;
-use crate::log::Texts;
+use crate::log::{Maker as _, Texts};
+use crate::receipt::Pushed;
 use crate::stream::Stream;
 use crate::tenant::Tenant;
 use crate::validate::accepted_labels;
@@ -76,8 +77,7 @@ impl Readiness {
 }
 
 /// What is at hand while records are gone through.
-struct Restoring<'a> {
-    ingester: &'a Ingester,
+pub(crate) struct Restoring {
     /// The tenant of the record.
     tenant: Option<Arc<Tenant>>,
     accepted_at: Timestamp,
@@ -86,12 +86,17 @@ struct Restoring<'a> {
     texts: Texts<Arc<Stream>>,
 }
 
+impl Default for Restoring {
+    fn default() -> Self {
+        Self { tenant: None, accepted_at: Timestamp::MIN, streams: Vec::new(), texts: Texts::default() }
+    }
+}
+
 /// Takes back what the write-ahead log holds; then the ingester is ready. Blocks.
 pub(crate) fn recover(ingester: &Ingester) -> Result<(), Error> {
     let readiness = &ingester.readiness;
     let (begun, mut told) = (Instant::now(), Instant::now());
-    let mut restoring =
-        Restoring { ingester, tenant: None, accepted_at: Timestamp::MIN, streams: Vec::new(), texts: Texts::default() };
+    let mut restoring = Restoring::default();
     let progress = |Progress { done, total }| {
         readiness.done.store(done, Ordering::Relaxed);
         readiness.total.store(total, Ordering::Relaxed);
@@ -103,9 +108,9 @@ pub(crate) fn recover(ingester: &Ingester) -> Result<(), Error> {
     };
     ingester.log.recover(
         &mut restoring,
-        |restoring, stored| restoring.begin(stored),
-        |restoring, text, service_name| restoring.stream(text, service_name).map(|stream| Arc::clone(&stream.shared)),
-        Restoring::restore,
+        |restoring, stored| restoring.begin(ingester, stored),
+        Restoring::stream,
+        |restoring, batch| restoring.restore(ingester, batch),
         progress,
     )?;
     drop(restoring);
@@ -124,42 +129,98 @@ pub(crate) fn recover(ingester: &Ingester) -> Result<(), Error> {
     Ok(())
 }
 
-impl Restoring<'_> {
-    fn begin(&mut self, stored: &Stored) -> Arc<crate::log::Account> {
+/// Takes the next record of another node's log into a copy of it. The caller sees to it that only one is taken in at a time. Blocks.
+///
+/// # Errors
+/// It could not be written; it is not in the copy.
+pub(crate) fn take_record(ingester: &Ingester, restoring: &mut Restoring, stored: &Stored) -> Result<(), Error> {
+    let account = restoring.begin(ingester, stored);
+    let made = |restoring: &mut Restoring, batch: Option<&Batch>| {
+        if let Some(batch) = batch {
+            restoring.restore(ingester, batch);
+        }
+        restoring.pushed(batch)
+    };
+    let mut pushed = ingester.log.take_record(restoring, stored, &account, Restoring::stream, made)?;
+    if let Some(pushed) = &mut pushed {
+        pushed.published();
+    }
+    Ok(())
+}
+
+/// Passes over numbers of a copy that the other node's log has nothing for, as [`take_record`] takes records.
+///
+/// # Errors
+/// It could not be written; nothing has changed.
+pub(crate) fn take_missing(ingester: &Ingester, last: u64, why: Why) -> Result<(), Error> {
+    // What is missing may concern every tail.
+    let mut tenants = Vec::new();
+    ingester.tenants.for_each(|tenant| tenants.push(Arc::clone(tenant)));
+    ingester.log.take_missing(last, why, || {
+        for tenant in &tenants {
+            tenant.tails.mark(None, last);
+        }
+    })?;
+    for tenant in &tenants {
+        tenant.tails.wake_all();
+    }
+    Ok(())
+}
+
+impl Restoring {
+    fn begin(&mut self, ingester: &Ingester, stored: &Stored) -> Arc<crate::log::Account> {
         self.accepted_at = stored.accepted_at;
         self.streams.clear();
         let tenant = match self.tenant.take() {
             Some(tenant) if tenant.id == stored.tenant => tenant,
-            _ => self.ingester.tenants.get_or_create(&stored.tenant),
+            _ => ingester.tenants.get_or_create(&stored.tenant),
         };
         let account = Arc::clone(&tenant.account);
         self.tenant = Some(tenant);
         account
     }
 
-    fn stream(&mut self, text: &[u8], service_name: Option<&str>) -> Result<Arc<Stream>, tailwater_wire::Error> {
+    fn stream(
+        &mut self,
+        text: &[u8],
+        service_name: Option<&str>,
+    ) -> Result<Arc<tailwater_store::Stream>, tailwater_wire::Error> {
         let tenant = self.tenant.as_ref().ok_or_else(|| tailwater_wire::Error::Labels("of no tenant".into()))?;
         let at = self.accepted_at;
         let stream = self.texts.get(tenant.id.as_str(), text, service_name, || {
             accepted_labels(text, service_name).map(|labels| tenant.restore(labels, at))
         })?;
         stream.touch(at);
-        self.streams.push(Arc::clone(&stream));
-        Ok(stream)
+        let shared = Arc::clone(&stream.shared);
+        self.streams.push(stream);
+        Ok(shared)
     }
 
     /// A batch is back: its streams go on from its entries.
-    fn restore(&mut self, batch: &Batch) {
+    fn restore(&mut self, ingester: &Ingester, batch: &Batch) {
         for (run, stream) in batch.runs.iter().zip(&self.streams) {
-            self.restore_stream(batch, run, stream);
+            restore_stream(ingester, batch, run, stream);
         }
-        self.ingester.readiness.batches.fetch_add(1, Ordering::Relaxed);
+        ingester.readiness.batches.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn restore_stream(&self, batch: &Batch, run: &Run, stream: &Stream) {
-        let Some(last) = batch.entries(run).last() else { return };
-        let mut state = stream.state.lock();
-        state.last = Some((last.timestamp, batch.content_key(last, self.ingester.seed)));
-        state.highest = Some(state.highest.map_or(run.max, |highest| highest.max(run.max)));
+    /// The record as something that was pushed just now, so that tails hear of it; nothing if it has no tenant.
+    fn pushed(&self, batch: Option<&Batch>) -> Option<Pushed> {
+        let tenant = self.tenant.as_ref()?;
+        let mut concerned = tenant.tails.concerned().filter(|_| batch.is_some());
+        if let Some(concerned) = &mut concerned {
+            for stream in &self.streams {
+                concerned.add(&mut stream.state.lock().tails, &stream.labels);
+            }
+        }
+        let (lines, bytes) = batch.map_or((0, 0), |batch| (batch.lines(), batch.line_bytes));
+        Some(Pushed::new(Arc::clone(tenant), concerned, (lines, bytes), 0, Vec::new()))
     }
+}
+
+fn restore_stream(ingester: &Ingester, batch: &Batch, run: &Run, stream: &Stream) {
+    let Some(last) = batch.entries(run).last() else { return };
+    let mut state = stream.state.lock();
+    state.last = Some((last.timestamp, batch.content_key(last, ingester.seed)));
+    state.highest = Some(state.highest.map_or(run.max, |highest| highest.max(run.max)));
 }

@@ -50,7 +50,7 @@ impl Bench {
         };
         let limits: Arc<dyn TenantLimits> = Arc::new(Arc::new(limits));
         let clock = Arc::new(SystemClock);
-        let config = Config { log_memory_bytes: 2 << 30, wal: None };
+        let config = Config { log_memory_bytes: 2 << 30, ..Config::default() };
         let runtime = Runtime::new().expect("a runtime");
         let ingester = Ingester::new(config, Arc::clone(&limits), Arc::clone(&clock) as _);
         let tenant = TenantId::parse("bench").expect("a tenant id");

@@ -34,7 +34,7 @@ impl From<PushError> for Failure {
             PushErrorKind::Unavailable | PushErrorKind::StorageFailed => StatusCode::SERVICE_UNAVAILABLE,
         };
         let failure = Self::new(status, error.text);
-        if error.kind == PushErrorKind::StorageFailed { failure.retry_after(RETRY_STORAGE) } else { failure }
+        if status == StatusCode::SERVICE_UNAVAILABLE { failure.retry_after(RETRY_STORAGE) } else { failure }
     }
 }
 

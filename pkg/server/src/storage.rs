@@ -53,7 +53,7 @@ impl Storage {
         let log_memory_bytes = usize::try_from(mebibytes(config.ingester.log_memory_mb)).unwrap_or(usize::MAX);
         let durable = config.ingester.wal.enabled;
         let wal = durable.then(|| wal(config));
-        let settings = tailwater_ingester::Config { log_memory_bytes, wal };
+        let settings = tailwater_ingester::Config { log_memory_bytes, wal, ..tailwater_ingester::Config::default() };
         let (own_limits, own_clock) = (Arc::clone(limits), Arc::clone(clock));
         let opened = tokio::task::spawn_blocking(move || Ingester::open(settings, own_limits, own_clock)).await;
         let ingester = opened.map_err(|error| Error::Storage(error.to_string()))??;

@@ -12,9 +12,11 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
+use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use tailwater_store::wal::Record;
 use tailwater_store::{Error, wal};
+use tailwater_wire::host::CopiedRecord;
 use tokio::sync::oneshot;
 
 use super::disk::Disk;
@@ -32,6 +34,21 @@ pub(crate) trait Maker: Send {
 
     /// The batch is not in the log and never will be. Not called for a batch that [`ArrivalLog::append`] has refused.
     fn failed(&mut self);
+}
+
+/// A batch of which perhaps nobody hears.
+impl<M: Maker> Maker for Option<M> {
+    fn placed(&mut self, seq: u64) {
+        self.iter_mut().for_each(|maker| maker.placed(seq));
+    }
+
+    fn published(&mut self) {
+        self.iter_mut().for_each(Maker::published);
+    }
+
+    fn failed(&mut self) {
+        self.iter_mut().for_each(Maker::failed);
+    }
 }
 
 /// What became of a batch that was appended.
@@ -61,6 +78,8 @@ struct Pending {
     account: Arc<Account>,
     /// None once it has failed.
     made: Option<(Batch, Box<dyn Maker>)>,
+    /// Its payload, if copies want it.
+    payload: Option<Bytes>,
     /// Who waits for this one, and the first batch on which its answer depends.
     waiting: Vec<(u64, Answer)>,
 }
@@ -132,38 +151,51 @@ impl ArrivalLog {
             return Err((error, maker));
         }
         batch.account.written.store(tenant_lines, Ordering::Relaxed);
+        let payload = disk.ring.is_wanted().then(|| Bytes::from(payload.concat()));
         if disk.sync == wal::SyncPolicy::Always {
             let depends = if depends { appender.pending.front().map_or(seq, |first| first.seq) } else { seq };
             let (answer, settled) = oneshot::channel();
             let (account, made) = (Arc::clone(&batch.account), Some((batch, Box::new(maker) as Box<dyn Maker>)));
-            appender.pending.push_back(Pending { seq, account, made, waiting: vec![(depends, answer)] });
+            appender.pending.push_back(Pending { seq, account, made, payload, waiting: vec![(depends, answer)] });
             drop(appender);
             disk.bell.ring();
             return Ok(Appended::Pending(seq, settled));
         }
         let mut leaving = Leaving::new();
-        self.publish(batch, &mut maker, &mut leaving);
+        self.publish(batch, payload, &mut maker, &mut leaving);
         drop(appender);
         Ok(Appended::Published(seq, maker))
     }
 
-    /// For a push all of whose lines the log has already: waits until that is certain. None: it is.
-    pub(crate) fn settled(&self) -> Option<Settled> {
-        let disk = self.disk.as_ref()?;
+    /// For a push all of whose lines the log has already: waits until that is certain; none if it is. And the last batch that may have them.
+    pub(crate) fn settled(&self) -> (Option<Settled>, u64) {
+        let Some(disk) = &self.disk else { return (None, self.head()) };
         let mut appender = disk.appender.lock();
-        let depends = appender.pending.front()?.seq;
+        let depends = appender.pending.front().map(|first| first.seq);
+        let Some((depends, last)) = depends.zip(appender.pending.back_mut()) else { return (None, self.head()) };
         let (answer, settled) = oneshot::channel();
-        appender.pending.back_mut()?.waiting.push((depends, answer));
-        Some(settled)
+        last.waiting.push((depends, answer));
+        (Some(settled), last.seq)
     }
 
-    /// Makes a batch that is durable readable.
-    pub(super) fn publish(&self, batch: Batch, maker: &mut dyn Maker, leaving: &mut Leaving) {
+    /// Makes a batch that is durable readable. `payload`: that of its record, if it is at hand.
+    pub(super) fn publish(&self, batch: Batch, payload: Option<Bytes>, maker: &mut dyn Maker, leaving: &mut Leaving) {
         let seq = batch.seq;
+        let record = payload.map(|payload| CopiedRecord::Batch {
+            seq,
+            accepted_at: batch.accepted_at,
+            tenant: batch.account.tenant.clone(),
+            tenant_lines: batch.tenant_lines,
+            min: batch.min,
+            max: batch.max,
+            lines: u32::try_from(batch.lines()).unwrap_or(u32::MAX),
+            payload,
+        });
         let mut state = self.state.write();
         maker.placed(seq);
         if let Some(disk) = &self.disk {
             disk.tide.lock().add(seq, state.line_bytes, batch.accepted_at);
+            disk.ring.add(seq, record);
         }
         state.add(batch, leaving);
         self.stamps.lock().settle(seq);
@@ -196,9 +228,9 @@ impl ArrivalLog {
     fn settle_first(&self, disk: &Disk, outcome: &Result<(), Arc<Error>>) {
         let mut leaving = Leaving::new();
         let mut appender = disk.appender.lock();
-        let Some(Pending { seq, account, made, waiting }) = appender.pending.pop_front() else { return };
+        let Some(Pending { seq, account, made, payload, waiting }) = appender.pending.pop_front() else { return };
         let made = made.map(|(batch, mut maker)| {
-            self.publish(batch, &mut *maker, &mut leaving);
+            self.publish(batch, payload, &mut *maker, &mut leaving);
             maker
         });
         if made.is_none() {

@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use super::append::{Appender, Bell};
 use super::covered::Covered;
 use super::payload;
+use super::ring::Ring;
 use super::texts::Texts;
 use super::tide::Tide;
 use super::{Account, ArrivalLog, Fetched};
@@ -29,6 +30,9 @@ const FETCH_MEMORY: usize = 8 << 20;
 /// Followers that read at a time: more would only move the disk's head about.
 const FOLLOWERS: usize = 4;
 
+/// Streams of records for copies that read at a time. They do not wait for followers.
+const COPY_STREAMS: usize = 2;
+
 /// The durable part of the log.
 pub(super) struct Disk {
     pub(super) wal: Wal,
@@ -40,6 +44,10 @@ pub(super) struct Disk {
     texts: Mutex<Texts<Arc<Stream>>>,
     /// For followers that go on from disk.
     turns: Arc<Semaphore>,
+    /// What was appended last, for copies.
+    pub(super) ring: Arc<Ring>,
+    /// For streams of records that go on from disk.
+    pub(super) copy_turns: Arc<Semaphore>,
 }
 
 impl Disk {
@@ -53,6 +61,8 @@ impl Disk {
             tide: Mutex::default(),
             texts: Mutex::default(),
             turns: Arc::new(Semaphore::new(FOLLOWERS)),
+            ring: Arc::default(),
+            copy_turns: Arc::new(Semaphore::new(COPY_STREAMS)),
         }
     }
 

@@ -65,6 +65,10 @@ struct Mark {
     lines: u64,
 }
 
+fn max_marks(max_bytes: usize) -> usize {
+    (max_bytes / MARKS_SHARE / size_of::<Mark>()).clamp(MIN_MARKS, MAX_MARKS)
+}
+
 /// Batches that left. They are freed when nobody waits.
 pub(super) type Leaving = SmallVec<[Arc<Batch>; 4]>;
 
@@ -80,7 +84,7 @@ impl State {
             reach: i64::MIN,
             line_bytes: 0,
             marks: VecDeque::new(),
-            max_marks: (max_bytes / MARKS_SHARE / size_of::<Mark>()).clamp(MIN_MARKS, MAX_MARKS),
+            max_marks: max_marks(max_bytes),
             vague_before: head,
             is_forgetful: head > 0,
             trimmed: Trimmed::default(),
@@ -90,6 +94,13 @@ impl State {
     /// The bytes that it may take.
     pub(super) fn max_bytes(&self) -> usize {
         self.max_bytes
+    }
+
+    /// Changes what it may take.
+    pub(super) fn set_max_bytes(&mut self, max_bytes: usize, leaving: &mut Leaving) {
+        self.max_bytes = max_bytes;
+        self.max_marks = max_marks(max_bytes);
+        self.trim(leaving);
     }
 
     pub(super) fn cost(&self) -> usize {
@@ -109,6 +120,10 @@ impl State {
         self.bytes += batch.memory();
         self.head = batch.seq;
         self.batches.push_back(Arc::new(batch));
+        self.trim(leaving);
+    }
+
+    fn trim(&mut self, leaving: &mut Leaving) {
         while self.cost() > self.max_bytes && self.batches.len() > 1 {
             leaving.extend(self.trim_oldest());
         }

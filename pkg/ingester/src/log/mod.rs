@@ -11,13 +11,18 @@
 //!   let go of, too, is a gap. Readers see it: each batch knows how many lines its tenant had until then, so the size of a gap between any
 //!   two positions is known, or the least that is certain.
 //! * What is `covered` is in blocks; the write-ahead log lets go of nothing else.
+//! * A log may be a copy of another one: then its records come with their numbers and instants ([`ArrivalLog::take_record`]), and nothing else
+//!   is appended.
 
 mod append;
+mod copied;
 mod covered;
 mod disk;
 mod memory;
 mod payload;
+mod records;
 mod recover;
+mod ring;
 mod stamps;
 mod stretch;
 mod texts;
@@ -80,6 +85,9 @@ impl Account {
     }
 }
 
+/// What comes to a copy was accepted elsewhere, by another clock: watermarks of a copy are so much behind its own. What takes longer is late.
+const COPY_LAG: Duration = Duration::from_secs(1);
+
 /// See the module's words.
 pub(crate) struct ArrivalLog {
     id: LogId,
@@ -90,6 +98,8 @@ pub(crate) struct ArrivalLog {
     state: RwLock<State>,
     /// What is durable.
     disk: Option<Disk>,
+    /// Whether it is a copy of another node's log.
+    is_copy: bool,
 }
 
 /// What was trimmed from memory so far.
@@ -142,12 +152,12 @@ pub(crate) enum Fetched {
 impl ArrivalLog {
     /// A log that is in memory only, at most so many bytes.
     pub(crate) fn in_memory(memory: usize, clock: Arc<dyn Clock>) -> Self {
-        Self::new(LogId::generate(), State::new(memory, 0), None, clock)
+        Self::new(LogId::generate(), State::new(memory, 0), None, clock, false)
     }
 
-    fn new(id: LogId, state: State, disk: Option<Disk>, clock: Arc<dyn Clock>) -> Self {
+    fn new(id: LogId, state: State, disk: Option<Disk>, clock: Arc<dyn Clock>, is_copy: bool) -> Self {
         let head = AtomicU64::new(state.head);
-        Self { id, clock, head, stamps: Mutex::default(), state: RwLock::new(state), disk }
+        Self { id, clock, head, stamps: Mutex::default(), state: RwLock::new(state), disk, is_copy }
     }
 
     pub(crate) fn id(&self) -> LogId {
@@ -167,6 +177,17 @@ impl ArrivalLog {
     /// Whether there is a write-ahead log.
     pub(crate) fn is_durable(&self) -> bool {
         self.disk.is_some()
+    }
+
+    /// Whether it is a copy of another node's log.
+    pub(crate) fn is_copy(&self) -> bool {
+        self.is_copy
+    }
+
+    /// The latest instant that may be told as a watermark.
+    fn latest_watermark(&self) -> Timestamp {
+        let now = self.clock.now();
+        if self.is_copy { now.saturating_sub(COPY_LAG) } else { now }
     }
 
     /// The bound on memory, in bytes.
@@ -192,7 +213,7 @@ impl ArrivalLog {
 
     /// The end of the log, and what `look` sees while no batch can be added.
     pub(crate) fn with_head<T>(&self, account: &Account, look: impl FnOnce() -> T) -> (Head, T) {
-        let now = self.clock.now();
+        let now = self.latest_watermark();
         let state = self.state.read();
         let tenant_lines = account.total.load(Ordering::Relaxed);
         // A batch is stamped before it is added; until then the watermark waits for it.
@@ -207,7 +228,7 @@ impl ArrivalLog {
         let now = self.clock.now();
         let in_blocks = self.disk.as_ref().map_or(0, |disk| disk.covered.get());
         let state = self.state.read();
-        let watermark = self.stamps.lock().watermark(now);
+        let watermark = self.stamps.lock().watermark(self.latest_watermark());
         let before = age.map_or(state.head, |age| {
             let time = now.saturating_sub(age);
             let later = state.batches.partition_point(|batch| batch.accepted_at < time);

@@ -6,11 +6,12 @@
 //! * Where records are lost, nothing before them stays in memory: readers pass there on disk, where the loss is told.
 
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tailwater_model::Clock;
-use tailwater_store::wal::{self, Found, Item, Progress, Stored, Wal, Why};
+use tailwater_store::wal::{self, Found, Item, Opened, Origin, Progress, Stored, Wal, Why};
 use tailwater_store::{Error, Stream};
 
 use super::append::Maker;
@@ -45,15 +46,40 @@ impl ArrivalLog {
         clock: Arc<dyn Clock>,
     ) -> Result<(Arc<Self>, Found), Error> {
         let (dir, sync) = (config.dir.clone(), config.sync);
-        let opened = Wal::open(config, disk, metrics)?;
-        let before = opened.wal.first().saturating_sub(1);
-        let covered = Covered::open(dir, opened.log, (before, opened.next.saturating_sub(1)));
-        let state = State::new(memory, before);
-        let log = Arc::new(Self::new(opened.log, state, Some(Disk::new(opened.wal, sync, covered)), clock));
+        let (log, found) = Self::on(memory, (dir, sync), Wal::open(config, disk, metrics)?, clock, false);
         let started = log.start_syncing();
         started
             .map_err(|source| Error::Io { what: "start the thread that syncs the write-ahead log".into(), source })?;
-        Ok((log, opened.found))
+        Ok((log, found))
+    }
+
+    /// Opens a copy of a log, or makes one, in the same way.
+    ///
+    /// # Errors
+    /// See [`Wal::open_copy`].
+    pub(crate) fn open_copy(
+        memory: usize,
+        config: wal::Config,
+        disk: Arc<dyn wal::Disk>,
+        origin: Origin,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Arc<Self>, Found), Error> {
+        let of = (config.dir.clone(), config.sync);
+        let opened = Wal::open_copy(config, disk, wal::Metrics::default(), origin)?;
+        Ok(Self::on(memory, of, opened, clock, true))
+    }
+
+    fn on(
+        memory: usize,
+        (dir, sync): (PathBuf, wal::SyncPolicy),
+        opened: Opened,
+        clock: Arc<dyn Clock>,
+        is_copy: bool,
+    ) -> (Arc<Self>, Found) {
+        let before = opened.wal.first().saturating_sub(1);
+        let covered = Covered::open(dir, opened.log, (before, opened.next.saturating_sub(1)));
+        let disk = Some(Disk::new(opened.wal, sync, covered));
+        (Arc::new(Self::new(opened.log, State::new(memory, before), disk, clock, is_copy)), opened.found)
     }
 
     /// Takes back what the write-ahead log holds. `account`: that of a record; called for every record, in order. `stream`: the stream of a
@@ -75,42 +101,55 @@ impl ArrivalLog {
                 Item::Record(stored) => {
                     let account = account(state, &stored);
                     account.go_on(&stored);
-                    match batch_of(&stored, &account, |text, service_name| stream(state, text, service_name)) {
-                        Ok(batch) => {
-                            restored(state, &batch);
-                            self.take_back(batch);
-                        }
-                        Err(error) => {
-                            tracing::error!(%error, tenant = %stored.tenant, lines = stored.lines, "lines are lost");
-                            account.total.store(stored.tenant_lines, Ordering::Relaxed);
-                            self.pass(stored.seq, Why::Corrupt);
-                        }
+                    let batch = batch_of(&stored, &account, |text, service_name| stream(state, text, service_name));
+                    if let Ok(batch) = &batch {
+                        restored(state, batch);
                     }
-                    account.written.store(stored.tenant_lines, Ordering::Relaxed);
+                    self.take_back(&stored, &account, batch, &mut Nobody);
                 }
-                Item::Missing(missing) => self.pass(missing.last, missing.why),
+                Item::Missing(missing) => self.pass(missing.last, missing.why, || ()),
             }
             ControlFlow::Continue(())
         };
         disk.wal.recover(self.head(), take, progress)?;
-        self.pass(disk.wal.next().saturating_sub(1), Why::Failed);
+        self.pass(disk.wal.next().saturating_sub(1), Why::Failed, || ());
         Ok(())
     }
 
-    /// Adds a batch that has its place already.
-    fn take_back(&self, batch: Batch) {
-        let mut leaving = Leaving::new();
-        self.stamps.lock().advance(batch.accepted_at);
-        self.publish(batch, &mut Nobody, &mut leaving);
+    /// Adds a batch that has its place already; what cannot be read is lost.
+    pub(super) fn take_back(
+        &self,
+        stored: &Stored,
+        account: &Account,
+        batch: Result<Batch, Error>,
+        maker: &mut dyn Maker,
+    ) {
+        match batch {
+            Ok(batch) => {
+                let mut leaving = Leaving::new();
+                self.stamps.lock().advance(batch.accepted_at);
+                self.publish(batch, None, maker, &mut leaving);
+            }
+            Err(error) => {
+                tracing::error!(%error, tenant = %stored.tenant, lines = stored.lines, "lines are lost");
+                account.total.store(stored.tenant_lines, Ordering::Relaxed);
+                self.pass(stored.seq, Why::Corrupt, || maker.placed(stored.seq));
+            }
+        }
+        account.written.store(stored.tenant_lines, Ordering::Relaxed);
     }
 
-    /// Numbers up to this one have no batch.
-    fn pass(&self, last: u64, why: Why) {
+    /// Numbers up to this one have no batch. `tell` is called before readers can see that.
+    pub(super) fn pass(&self, last: u64, why: Why, tell: impl FnOnce()) {
         let mut leaving = Leaving::new();
         let mut state = self.state.write();
+        tell();
         match why {
             Why::Failed => state.pass(last),
             Why::Trimmed | Why::Crash | Why::Corrupt => state.skip_to(last, &mut leaving),
+        }
+        if let Some(disk) = &self.disk {
+            disk.ring.pass(state.head);
         }
         self.head.store(state.head, Ordering::Release);
     }
@@ -126,7 +165,7 @@ impl ArrivalLog {
 
 impl Account {
     /// Goes on with a record of a log whose beginning may be gone.
-    fn go_on(&self, stored: &Stored) {
+    pub(super) fn go_on(&self, stored: &Stored) {
         if self.written.load(Ordering::Relaxed) == 0 {
             let before = lines_before(stored);
             for lines in [&self.written, &self.total, &self.trimmed, &self.unmarked] {

@@ -145,6 +145,13 @@ impl ArrivalLog {
                 continue;
             };
             let read = disk.wal.read(through, upto.min(before_memory), READ_BYTES, |_| true)?;
+            if self.is_copy
+                && let Some(missing) = read.missing.filter(|missing| missing.why == Why::Corrupt)
+            {
+                // What only this copy has lost must not count as being in blocks.
+                let lost = || corrupt(missing.first, "this copy of the log cannot read it, the log itself may have it");
+                return if found.is_empty() { Err(lost()) } else { Ok((found, through)) };
+            }
             for stored in &read.records {
                 let tenant = &stored.tenant;
                 let account = accounts.entry(tenant.clone()).or_insert_with(|| Arc::new(Account::new(tenant.clone())));
@@ -153,6 +160,9 @@ impl ArrivalLog {
                         bytes += weight(&batch);
                         found.push(Arc::new(batch));
                     }
+                    // The original has them, perhaps.
+                    Err(error) if self.is_copy && found.is_empty() => return Err(error),
+                    Err(_) if self.is_copy => return Ok((found, stored.seq - 1)),
                     Err(error) => tracing::error!(%error, %tenant, lines = stored.lines, "lines are lost"),
                 }
                 through = stored.seq;

@@ -1,5 +1,7 @@
 //! Cuts that fail anywhere and are repeated: every line is found exactly once.
 
+mod copies;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
@@ -69,7 +71,7 @@ fn open(dir: &std::path::Path, clock: &Arc<TestClock>) -> Arc<Ingester> {
     let wal =
         WalConfig { dir: dir.to_owned(), sync: SyncPolicy::Os, segment_bytes: 2 << 10, keep_bytes: 0, max_bytes: 0 };
     // So little memory that most lines are read from disk again.
-    let config = Config { log_memory_bytes: 8 << 10, wal: Some(wal) };
+    let config = Config { log_memory_bytes: 8 << 10, wal: Some(wal), ..Config::default() };
     let ingester = Ingester::open(config, Arc::new(Arc::new(limits)), Arc::<TestClock>::clone(clock)).unwrap();
     ingester.recover().unwrap();
     ingester

@@ -1,11 +1,13 @@
 //! Reads of history: by position here, by time in the store. They run on threads for blocking work ([`scan::blocking`]).
 
+mod beyond;
 mod chunk;
 mod everything;
 
 use tailwater_store::scan::{self, Cancel};
 use tailwater_wire::node::{NodeError, Part, Sampled, SamplesRequest};
 
+pub(crate) use beyond::not_beyond;
 pub(crate) use chunk::chunk;
 pub(crate) use everything::Everything;
 

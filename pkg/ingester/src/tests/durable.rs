@@ -11,20 +11,20 @@ use crate::{PushErrorKind, SyncPolicy};
 const A: &str = r#"{app="a"}"#;
 const B: &str = r#"{app="b", job="j"}"#;
 
-struct Place {
+pub(super) struct Place {
     dir: tempfile::TempDir,
-    disk: Arc<Faulty>,
-    wal: WalConfig,
+    pub(super) disk: Arc<Faulty>,
+    pub(super) wal: WalConfig,
 }
 
 impl Place {
-    fn new(sync: SyncPolicy) -> Self {
+    pub(super) fn new(sync: SyncPolicy) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let wal = WalConfig { dir: dir.path().join("wal"), sync, segment_bytes: 4 << 10, keep_bytes: 0, max_bytes: 0 };
         Self { dir, disk: Arc::default(), wal }
     }
 
-    async fn open(&self, limits: Limits, memory: usize) -> Bench {
+    pub(super) async fn open(&self, limits: Limits, memory: usize) -> Bench {
         Bench::reopen(limits, memory, &self.wal, &self.disk, NOW).await
     }
 }

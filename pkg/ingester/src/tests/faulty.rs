@@ -23,6 +23,8 @@ pub(super) struct Faults {
     pub(super) unreadable: AtomicBool,
     /// Syncs that were begun.
     pub(super) syncs: AtomicU64,
+    /// How often the machine was started anew.
+    pub(super) boots: AtomicU64,
     /// Syncs wait while this is set.
     held: Mutex<bool>,
     let_go: Condvar,
@@ -90,7 +92,7 @@ impl Disk for Faulty {
     }
 
     fn boot_id(&self) -> Option<String> {
-        Some("the same".to_owned())
+        Some(self.boots.load(Ordering::SeqCst).to_string())
     }
 }
 

@@ -1,5 +1,7 @@
 //! The ingester as a whole, through what it offers others.
 
+mod copied;
+mod copies;
 mod durable;
 mod faulty;
 mod follows;
@@ -120,7 +122,7 @@ impl Bench {
     fn with_memory(limits: Limits, log_memory_bytes: usize) -> Self {
         let clock = Arc::new(TestClock(AtomicI64::new(NOW)));
         let limits = Arc::new(Arc::new(limits));
-        let config = Config { log_memory_bytes, wal: None };
+        let config = Config { log_memory_bytes, ..Config::default() };
         Self { ingester: Ingester::new(config, limits, Arc::<TestClock>::clone(&clock)), clock }
     }
 
@@ -135,7 +137,7 @@ impl Bench {
     /// The same, before it is recovered.
     fn open(limits: Limits, log_memory_bytes: usize, wal: &WalConfig, disk: &Arc<Faulty>, now: i64) -> Self {
         let clock = Arc::new(TestClock(AtomicI64::new(now)));
-        let config = Config { log_memory_bytes, wal: Some(wal.clone()) };
+        let config = Config { log_memory_bytes, wal: Some(wal.clone()), ..Config::default() };
         let (disk, limits) = (Arc::clone(disk) as _, Arc::new(Arc::new(limits)));
         let ingester = Ingester::open_on(disk, config, limits, Arc::<TestClock>::clone(&clock)).unwrap();
         Self { ingester, clock }

@@ -52,6 +52,8 @@ pub(super) struct Shared {
     pub(super) covered: AtomicU64,
     /// The last number when the log was opened: what is up to there was accepted by whoever wrote it.
     pub(super) found_last: u64,
+    /// Whether another log gives out the numbers.
+    pub(super) is_copy: bool,
     pub(super) sync_trouble: Quiet,
     pub(super) _guard: Box<dyn Guard>,
 }
@@ -237,7 +239,7 @@ impl Shared {
     }
 
     /// Does what must be done before anything is appended.
-    fn ready(&self, writer: &mut Writer) -> Result<(), Error> {
+    pub(super) fn ready(&self, writer: &mut Writer) -> Result<(), Error> {
         if writer.closed {
             return Err(Error::unavailable(self.what(), "it is closed"));
         }

@@ -32,8 +32,8 @@
 //! not read it, and of a record whose payload is corrupt it is still known whose it was and how many lines are lost.
 //!
 //! Numbers grow by one from record to record. Where they do not, the segment's header says so: the numbers from `from` up to `first` were
-//! skipped, because of a crash (`why` 1) or because they could not be synced and their senders were told so (2). Otherwise `from` =
-//! `first` and `why` = 0. A segment's records end before the next segment's `from`; what lies behind is void.
+//! skipped, because of a crash (`why` 1) or because they could not be synced and their senders were told so (2), or, in a copy of a log,
+//! because what the original has there is in blocks (0). Otherwise `from` = `first` and `why` = 0. A segment's records end before the next segment's `from`; what lies behind is void.
 //!
 //! # Protocol
 //!
@@ -70,8 +70,12 @@
 //! *Trim* ([`Wal::trim`]): delete segments from the oldest on, each of whose records is in blocks, but keep the newest `keep_bytes` for
 //! readers that are late, unless the disk is full. The newest segment stays always: it knows the next number.
 //!
+//! *Copy* ([`Wal::open_copy`]): a log whose numbers another one gives out. It begins after any number, and 2. and 3. above do not hold for it:
+//! the next number follows the last record that is there.
+//!
 //! The log does not know what a payload is.
 
+mod copy;
 mod cursor;
 mod disk;
 mod format;
@@ -92,6 +96,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tailwater_model::{LogId, TenantId, Timestamp};
 
+pub use copy::Origin;
 pub use disk::{Disk, DiskFile, Guard, LocalDisk};
 pub use format::MAX_PAYLOAD;
 pub use log::Wal;

@@ -19,7 +19,7 @@ use super::meta::Meta;
 use super::metrics::{Metrics, Quiet};
 use super::segment::{Segment, file_name, number_in};
 use super::sync::{Syncs, Ticker};
-use super::{Config, Found, Opened, SKIP, SyncPolicy, Wal, Why};
+use super::{Config, Found, Opened, Origin, SKIP, SyncPolicy, Wal, Why};
 use crate::Error;
 
 /// Bytes read at once of segments of which only the headers of records are looked at, and of the newest.
@@ -60,6 +60,8 @@ struct Opener<'a> {
     /// How many records there may be at its end that the disk cannot read now.
     unread: u64,
     leftovers: Vec<Leftover>,
+    /// What it is a copy of, if it is one.
+    origin: Option<Origin>,
 }
 
 impl Wal {
@@ -69,6 +71,16 @@ impl Wal {
     /// [`Error::Unavailable`] if another process has it open; [`Error::Corrupt`] if a newer version has written it; what the disk said. A
     /// corrupt log is opened, see [`Opened::found`]. A full disk is no error unless the log is new: appends then say so.
     pub fn open(config: Config, disk: Arc<dyn Disk>, metrics: Metrics) -> Result<Opened, Error> {
+        Self::open_as(config, disk, metrics, None)
+    }
+
+    /// Opens the log, or the copy of a log.
+    pub(super) fn open_as(
+        config: Config,
+        disk: Arc<dyn Disk>,
+        metrics: Metrics,
+        origin: Option<Origin>,
+    ) -> Result<Opened, Error> {
         let dir = config.dir.as_path();
         let io = |what: &str, error| Error::io(format!("{what} {}", dir.display()), error);
         disk.create_dir(dir).map_err(|error| io("make the folder", error))?;
@@ -95,11 +107,15 @@ impl Wal {
             sealed: false,
             unread: 0,
             leftovers: Vec::new(),
+            origin,
         };
-        let mut log = known.or(newest).unwrap_or_else(LogId::generate);
+        let mut log = origin.map(|origin| origin.log).or(known).or(newest).unwrap_or_else(LogId::generate);
+        if let Some(other) = known.filter(|known| *known != log) {
+            return Err(Error::Config { reason: format!("{} is a copy of {log}, but it holds {other}", what()) });
+        }
         let none = files.is_empty();
         let mut segments = opener.segments(log, files).map_err(|error| io("read the write-ahead log", error))?;
-        if none && known.is_some() && !clean {
+        if none && known.is_some() && !clean && origin.is_none() {
             // Where its numbers ended cannot be known, so they cannot go on.
             tracing::error!(%log, dir = %dir.display(), "the write-ahead log's segments are gone; a new log begins");
             log = LogId::generate();
@@ -139,6 +155,7 @@ impl Wal {
             synced: AtomicU64::new(if clean { next - 1 } else { 0 }),
             covered: AtomicU64::new(0),
             found_last: next - 1,
+            is_copy: origin.is_some(),
             sync_trouble: Quiet::default(),
             _guard: guard,
             log,
@@ -274,7 +291,8 @@ impl Opener<'_> {
                 } else if let Some(garbage) = survey.garbage {
                     self.found.cut_bytes += file.len - garbage.offset;
                     self.doubt |= !garbage.torn;
-                    if self.doubt {
+                    // A copy goes on just there.
+                    if self.doubt && self.origin.is_none() {
                         self.leftovers.push(Leftover::Cut(Arc::clone(&segment.file), garbage.offset));
                     } else {
                         segment.file.cut(garbage.offset)?;
@@ -321,6 +339,12 @@ impl Opener<'_> {
 
     /// The number of the next record, and the header of the segment that must say that numbers were skipped.
     fn next(&mut self, log: LogId, segments: &[Arc<Segment>]) -> Result<(u64, Option<SegmentHeader>), Error> {
+        if let Some(origin) = self.origin {
+            let last = segments.last().map_or(origin.after, |segment| segment.last());
+            let taken = || Error::corrupt(self.config.dir.display().to_string(), "all sequence numbers are taken");
+            let next = last.checked_add(1).filter(|next| *next < u64::MAX).ok_or_else(taken)?;
+            return Ok((next, None));
+        }
         let follows = segments.last().map_or(1, |segment| segment.last() + 1);
         let mut next = follows.max(self.floor);
         if self.doubt {

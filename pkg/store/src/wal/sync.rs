@@ -143,7 +143,7 @@ impl Shared {
                     tracing::error!(%error, segment = segment.name(), kept_back, "the write-ahead log cannot be synced");
                 }
                 let mut writer = self.writer.lock();
-                if self.config.sync == SyncPolicy::Always && !segment.owes() {
+                if self.config.sync == SyncPolicy::Always && !segment.owes() && !self.is_copy {
                     self.fail_unsynced(&mut writer);
                     // Should this fail, the next append tries it again and is refused until it succeeds.
                     let _ = self.make_void(&mut writer);

@@ -1,5 +1,6 @@
 //! Tests of the log.
 
+mod copy;
 mod corrupt;
 mod failures;
 mod fake;
