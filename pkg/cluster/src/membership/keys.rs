@@ -119,7 +119,9 @@ mod tests {
             fewer.remove(key);
             assert_eq!(back("a", &fewer), None, "without {key}");
         }
-        for (key, bad) in [("role", "boss"), ("state", ""), ("grpc", "host:1"), ("http", "ftp://x"), (LOGS, "x"), (LOGS, "a,,b")] {
+        for (key, bad) in
+            [("role", "boss"), ("state", ""), ("grpc", "host:1"), ("http", "ftp://x"), (LOGS, "x"), (LOGS, "a,,b")]
+        {
             let mut other = texts.clone();
             other.insert(key.to_owned(), bad.to_owned());
             assert_eq!(back("a", &other), None, "{key}={bad}");

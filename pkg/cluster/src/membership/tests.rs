@@ -152,6 +152,7 @@ async fn two_halves_that_forgot_each_other_find_each_other() {
         sees(node, |members| members.members.len() == 2 && members.members.iter().all(|m| m.alive)).await;
     }
     net.remove_link(address(0), address(1)).await;
+    sleep(SILENT_GRACE).await;
     for node in [&a, &b] {
         sees(node, |members| members.members.len() == 1).await;
     }
@@ -171,7 +172,8 @@ async fn what_makes_no_sense_is_an_error() {
     assert_eq!(advertised.ok().unwrap().me().gossip, ([10, 0, 0, 9], 7946).into());
     let nameless = MembershipConfig { name: String::new(), ..config(1, &[]) };
     assert!(matches!(start(nameless).await, Err(Error::Name { .. })));
-    let taken = Membership::start_over(config(2, &[]), Arc::new(net.clone()), MembershipMetrics::default()).await.unwrap();
+    let taken =
+        Membership::start_over(config(2, &[]), Arc::new(net.clone()), MembershipMetrics::default()).await.unwrap();
     assert!(matches!(start(config(2, &[])).await, Err(Error::Gossip { .. })));
     drop(taken);
 }
