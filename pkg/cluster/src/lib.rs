@@ -5,6 +5,7 @@ mod directory;
 mod error;
 mod member;
 mod membership;
+mod replicate;
 #[cfg(test)]
 mod testing;
 
@@ -12,3 +13,6 @@ pub use directory::{Carrier, Directory, DirectoryMetrics, Logs, Pick};
 pub use error::Error;
 pub use member::{Member, Members, Role, State};
 pub use membership::{Membership, MembershipConfig, MembershipMetrics, SILENT_GRACE, Secret, generation};
+pub use replicate::{
+    Acks, CopySink, CopyStream, Courier, Follower, Replication, Replicator, ReplicatorMetrics, STABLE,
+};
