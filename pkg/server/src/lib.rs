@@ -22,12 +22,15 @@ mod read;
 mod routes;
 mod server;
 mod storage;
+mod stream;
 mod tail;
 mod tenancy;
+mod tls;
 
 pub use config::{
-    CompactorConfig, Config, ConfigError, DistributorConfig, FrontendConfig, IngesterConfig, Loaded, QuerierConfig,
-    S3Config, Secret, ServerConfig, StorageConfig, WalConfig, WalSync,
+    ClientAuth, ClientTlsConfig, ClusterConfig, CommonConfig, CompactorConfig, Config, ConfigError, DistributorConfig,
+    FrontendConfig, IngesterConfig, Loaded, MemberlistConfig, QuerierConfig, S3Config, Secret, ServerConfig,
+    ServerTlsConfig, StorageConfig, Target, WalConfig, WalSync,
 };
 pub use server::{Addrs, Server};
 pub use storage::open_storage_read_only;

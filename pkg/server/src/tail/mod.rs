@@ -92,7 +92,7 @@ pub(crate) async fn tail(State(app): State<Arc<App>>, mut request: Request) -> R
         let Ok(upgraded) = upgrade.await else { return };
         // Every connection of this server is one of these.
         let Ok(Parts { io, read_buf, .. }) = upgraded.downcast::<TokioIo<Connection>>() else { return };
-        let socket = Socket::new(io.into_inner().into_tcp(), app.metrics.clone());
+        let socket = Socket::new(io.into_inner().into_bare(), app.metrics.clone());
         // A copy of usually nothing: what hyper read ahead sits in its buffer of 8 KiB, which an idle tail must not keep.
         let early = read_buf.to_vec();
         drop(read_buf);
