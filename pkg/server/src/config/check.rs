@@ -137,7 +137,9 @@ pub(super) fn idle(config: &Config, path: &str) -> Option<&'static str> {
         || (path.starts_with("ingester.wal.") && path != "ingester.wal.enabled")
         || matches!(path, "ingester.max_block_age" | "ingester.target_block_mb");
     if cluster::is_of_cluster(path) && !config.is_clustered() {
-        return Some("this process is alone: a cluster is on with memberlist.join_members, memberlist.bind_addr or a target");
+        return Some(
+            "this process is alone: a cluster is on with memberlist.join_members, memberlist.bind_addr or a target",
+        );
     }
     if !config.ingester.wal.enabled && of_disk {
         return Some("ingester.wal.enabled is false: lines are in memory only");

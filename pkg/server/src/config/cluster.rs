@@ -185,9 +185,7 @@ impl Config {
     /// Whether this process is a member of a cluster: it is told of others, told to gossip, or has only a part to play.
     #[must_use]
     pub fn is_clustered(&self) -> bool {
-        self.target != Target::All
-            || !self.memberlist.join_members.is_empty()
-            || !self.memberlist.bind_addr.is_empty()
+        self.target != Target::All || !self.memberlist.join_members.is_empty() || !self.memberlist.bind_addr.is_empty()
     }
 }
 
@@ -195,7 +193,9 @@ impl Config {
 pub(super) fn alone(config: &Config, path: &str) -> Result<(), String> {
     let (common, memberlist, cluster) = (&config.common, &config.memberlist, &config.cluster);
     let host_port = |text: &str| {
-        let fine = text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0));
+        let fine = text
+            .rsplit_once(':')
+            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0));
         if fine { Ok(()) } else { Err(format!("{text:?} is no address; allowed: HOST:PORT")) }
     };
     match path {
@@ -215,9 +215,15 @@ pub(super) fn alone(config: &Config, path: &str) -> Result<(), String> {
         "cluster.http_advertise_url" if !cluster.http_advertise_url.is_empty() => {
             let url = &cluster.http_advertise_url;
             let fine = ["http://", "https://"].iter().any(|s| url.strip_prefix(s).is_some_and(|rest| !rest.is_empty()));
-            if fine { Ok(()) } else { Err(format!("{url:?} is no URL; allowed: http://HOST:PORT or https://HOST:PORT")) }
+            if fine {
+                Ok(())
+            } else {
+                Err(format!("{url:?} is no URL; allowed: http://HOST:PORT or https://HOST:PORT"))
+            }
         }
-        "cluster.grpc_advertise_addr" if !cluster.grpc_advertise_addr.is_empty() => host_port(&cluster.grpc_advertise_addr),
+        "cluster.grpc_advertise_addr" if !cluster.grpc_advertise_addr.is_empty() => {
+            host_port(&cluster.grpc_advertise_addr)
+        }
         "ingester.replication_timeout" if config.ingester.replication_timeout.is_zero() => {
             Err("0 is too little; allowed: more than 0s".to_owned())
         }
@@ -277,7 +283,8 @@ pub(super) fn together(config: &Config) -> Result<(), (&'static str, String)> {
             return Err((auth, format!("nobody says whose certificates are right; set {ca}")));
         }
         if given(&tls.client_ca_file) && !asks {
-            let what = format!("nobody is asked for a certificate; set {auth}: RequireAndVerifyClientCert, or leave it out");
+            let what =
+                format!("nobody is asked for a certificate; set {auth}: RequireAndVerifyClientCert, or leave it out");
             return Err((ca, what));
         }
         if asks && !tls.is_on() {
@@ -297,9 +304,15 @@ pub(super) fn together(config: &Config) -> Result<(), (&'static str, String)> {
     }
     if config.is_clustered() && tls.is_on() != config.server.grpc_tls.is_on() {
         let (path, what) = if tls.is_on() {
-            ("cluster.tls.ca_file", "members call each other with TLS, but this one answers without; set server.grpc_tls_config.cert_file")
+            (
+                "cluster.tls.ca_file",
+                "members call each other with TLS, but this one answers without; set server.grpc_tls_config.cert_file",
+            )
         } else {
-            ("server.grpc_tls_config.cert_file", "members answer with TLS, but this one calls without; set cluster.tls.ca_file")
+            (
+                "server.grpc_tls_config.cert_file",
+                "members answer with TLS, but this one calls without; set cluster.tls.ca_file",
+            )
         };
         return wrong(path, what);
     }

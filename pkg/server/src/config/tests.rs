@@ -390,7 +390,10 @@ querier: {allow_partial: false, resume_secret: hush}
     assert_eq!(common.instance_availability_zone, "b");
     let members = &config.memberlist;
     assert_eq!((members.cluster_label.as_str(), members.bind_port, members.advertise_port), ("prod", 7947, 17));
-    assert_eq!((&*members.bind_addr, &*members.join_members), (&["::".to_owned()][..], &["a:1".to_owned(), "dns.name:2".to_owned()][..]));
+    assert_eq!(
+        (&*members.bind_addr, &*members.join_members),
+        (&["::".to_owned()][..], &["a:1".to_owned(), "dns.name:2".to_owned()][..])
+    );
     assert_eq!((members.advertise_addr.as_str(), members.node_name.as_str()), ("10.0.0.8", "one"));
     assert_eq!((config.cluster.secret.reveal(), config.querier.resume_secret.reveal()), ("sesame", "hush"));
     assert_eq!(config.cluster.gossip_interval, Duration::from_secs(1));

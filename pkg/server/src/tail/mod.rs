@@ -28,6 +28,7 @@ use self::socket::{Frames, Manners, Next, Socket};
 use crate::answer::{self, Failure};
 use crate::app::App;
 use crate::conn::Connection;
+use crate::drain;
 use crate::form::Form;
 use crate::params::TailParams;
 use crate::read::{encoding, is_legacy, query_string};
@@ -76,6 +77,9 @@ struct Accepted {
 
 /// Answers a request for a tail.
 pub(crate) async fn tail(State(app): State<Arc<App>>, mut request: Request) -> Response {
+    if let Some(refusal) = drain::refusal(&app, &request) {
+        return refusal;
+    }
     let accepted = match check(&app, &request) {
         Ok(accepted) => accepted,
         Err(failure) => return failure.into_response(),

@@ -41,7 +41,7 @@ pub(crate) struct Unusable {
 }
 
 impl Unusable {
-    fn new(file: &Path, what: impl fmt::Display) -> Self {
+    pub(crate) fn new(file: &Path, what: impl fmt::Display) -> Self {
         Self { file: file.display().to_string(), what: what.to_string() }
     }
 }
@@ -60,11 +60,8 @@ pub(crate) fn server(files: &ServerTlsConfig, protocol: &[u8]) -> Result<Arc<Ser
         asked => {
             let roots = Arc::new(roots(&files.client_ca_file)?);
             let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
-            let verifier = if asked == ClientAuth::VerifyClientCertIfGiven {
-                verifier.allow_unauthenticated()
-            } else {
-                verifier
-            };
+            let verifier =
+                if asked == ClientAuth::VerifyClientCertIfGiven { verifier.allow_unauthenticated() } else { verifier };
             let verifier = verifier.build().map_err(|error| Unusable::new(&files.client_ca_file, error))?;
             builder.with_client_cert_verifier(verifier)
         }
