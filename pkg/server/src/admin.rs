@@ -28,8 +28,12 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response {
     if app.stopping() {
         return Failure::new(StatusCode::SERVICE_UNAVAILABLE, "Application is stopping").lined().into_response();
     }
-    if app.ingester.recovering().is_some() {
+    if app.intake.ingester().is_some_and(|ingester| ingester.recovering().is_some()) {
         let text = "Ingester not ready: ingester not ready: Starting";
+        return Failure::new(StatusCode::SERVICE_UNAVAILABLE, text).lined().into_response();
+    }
+    if app.cluster.is_some() && !app.is_active() {
+        let text = "Ingester not ready: ingester not ready: joining the cluster";
         return Failure::new(StatusCode::SERVICE_UNAVAILABLE, text).lined().into_response();
     }
     answer::ok(TEXT, "ready\n")
@@ -37,6 +41,10 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response {
 
 /// `/flush`: puts everything into blocks that was accepted by now, and answers when it is done.
 pub(crate) async fn flush(State(app): State<Arc<App>>) -> Response {
+    if app.intake.ingester().is_none() {
+        let text = "this process is a querier and keeps no log; ask the ingesters, which /ring names";
+        return Failure::new(StatusCode::NOT_FOUND, text).lined().into_response();
+    }
     match app.storage.flush().await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(error) => {
@@ -48,18 +56,19 @@ pub(crate) async fn flush(State(app): State<Arc<App>>) -> Response {
 
 /// `/services`
 pub(crate) async fn services(State(app): State<Arc<App>>) -> Response {
-    let state = |part| match part {
+    let state = |part: &str| match part {
         _ if app.stopping() => "Stopping",
-        "ingester" if app.ingester.recovering().is_some() => "Starting",
+        "ingester" if app.intake.ingester().is_some_and(|i| i.recovering().is_some()) => "Starting",
         _ => "Running",
     };
-    answer::ok(TEXT, PARTS.map(|part| format!("{part} => {}\n", state(part))).concat())
+    let here = |part: &&&str| **part != "ingester" || app.intake.ingester().is_some();
+    answer::ok(TEXT, PARTS.iter().filter(here).map(|part| format!("{part} => {}\n", state(part))).collect::<String>())
 }
 
 /// `/metrics`
 pub(crate) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
-    app.metrics.expanded_bytes.set(i64::try_from(app.room.bytes()).unwrap_or(i64::MAX));
-    app.metrics.body_bytes.set(i64::try_from(app.in_flight.bytes()).unwrap_or(i64::MAX));
+    app.metrics.expanded_bytes.set(i64::try_from(app.intake.room().bytes()).unwrap_or(i64::MAX));
+    app.metrics.body_bytes.set(i64::try_from(app.intake.in_flight().bytes()).unwrap_or(i64::MAX));
     match metrics::prometheus_text(&app.registry) {
         Ok(text) => {
             let content_type = "text/plain; version=0.0.4; charset=utf-8";

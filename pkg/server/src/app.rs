@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use tailwater_ingester::Ingester;
+use tailwater_cluster::State;
 use tailwater_model::{Clock, TenantLimits};
 use tailwater_querier::Querier;
 use tailwater_store::deletes::Deletes;
 use tokio::sync::{mpsc, watch};
 
 use crate::Config;
-use crate::body::{InFlight, Room};
+use crate::cluster::Cluster;
+use crate::intake::Intake;
 use crate::metrics::Metrics;
 use crate::read::gate::Gates;
 use crate::storage::Storage;
@@ -26,15 +27,16 @@ pub(crate) struct App {
     pub(crate) tenancy: Tenancy,
     pub(crate) limits: Arc<dyn TenantLimits>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) ingester: Arc<Ingester>,
+    pub(crate) intake: Arc<Intake>,
+    /// None where this process is alone.
+    pub(crate) cluster: Option<Cluster>,
     pub(crate) storage: Storage,
     pub(crate) querier: Arc<Querier>,
     pub(crate) metrics: Metrics,
     pub(crate) registry: Registry,
-    pub(crate) in_flight: Arc<InFlight>,
-    pub(crate) room: Room,
     pub(crate) tails: Tails,
     pub(crate) gates: Arc<Gates>,
+    active: AtomicBool,
     stopping: AtomicBool,
 }
 
@@ -45,6 +47,8 @@ impl App {
         tenancy: Tenancy,
         limits: Arc<dyn TenantLimits>,
         clock: Arc<dyn Clock>,
+        intake: Arc<Intake>,
+        cluster: Option<Cluster>,
         storage: Storage,
         querier: Arc<Querier>,
         metrics: Metrics,
@@ -55,15 +59,15 @@ impl App {
             tenancy,
             limits,
             clock,
-            ingester: Arc::clone(&storage.ingester),
+            intake,
+            cluster,
             storage,
             querier,
             metrics,
             registry,
-            in_flight: Arc::default(),
-            room: Room::default(),
             tails: Tails::new(),
             gates: Arc::default(),
+            active: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         }
     }
@@ -75,13 +79,35 @@ impl App {
 
     /// Whether the process is going down.
     pub(crate) fn stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
+        self.stopping.load(Ordering::SeqCst)
     }
 
-    /// Nothing new is taken in; tails come to their end.
+    /// Whether others were told that this process is there.
+    pub(crate) fn is_active(&self) -> bool {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// Everything is there that others may ask for: they are told so, unless the process is going down already.
+    pub(crate) fn activate(&self) {
+        let Some(cluster) = &self.cluster else { return };
+        cluster.set_state(State::Active);
+        self.active.store(true, Ordering::Relaxed);
+        if self.stopping() {
+            cluster.set_state(State::Leaving);
+        }
+    }
+
+    /// Nothing new is taken in; tails come to their end. The other members are told first, and what is pushed from then on goes to them.
     pub(crate) fn stop(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
-        self.ingester.close();
+        self.stopping.store(true, Ordering::SeqCst);
+        if let Some(cluster) = &self.cluster {
+            cluster.set_state(State::Leaving);
+            self.intake.leave();
+            self.tails.tell(cluster.others());
+        }
+        if let Some(ingester) = self.intake.ingester() {
+            ingester.close();
+        }
         self.querier.close();
     }
 }
@@ -89,6 +115,8 @@ impl App {
 /// The tail sockets of the process, as far as going down is concerned.
 pub(crate) struct Tails {
     cut: watch::Sender<Option<Arc<End>>>,
+    /// Where to go instead, once this process is going down.
+    draining: watch::Sender<Option<Arc<[String]>>>,
     /// Every open tail has a clone; when this one is gone, too, the receiver hears of the last.
     open: Mutex<Option<mpsc::Sender<()>>>,
     closed: tokio::sync::Mutex<mpsc::Receiver<()>>,
@@ -103,7 +131,8 @@ impl Tails {
     fn new() -> Self {
         let (open, closed) = mpsc::channel(1);
         let (cut, _) = watch::channel(None);
-        Self { cut, open: Mutex::new(Some(open)), closed: tokio::sync::Mutex::new(closed) }
+        let (draining, _) = watch::channel(None);
+        Self { cut, draining, open: Mutex::new(Some(open)), closed: tokio::sync::Mutex::new(closed) }
     }
 
     /// Counts a tail as open until the answer is dropped.
@@ -114,6 +143,16 @@ impl Tails {
     /// What tells a tail to end at once.
     pub(crate) fn cut(&self) -> watch::Receiver<Option<Arc<End>>> {
         self.cut.subscribe()
+    }
+
+    /// Tells tails that this process is going down, and which other nodes there are: their URLs.
+    pub(crate) fn tell(&self, nodes: Vec<String>) {
+        self.draining.send_replace(Some(nodes.into()));
+    }
+
+    /// What tells a tail where it had better go on; none as long as it can stay.
+    pub(crate) fn draining(&self) -> watch::Receiver<Option<Arc<[String]>>> {
+        self.draining.subscribe()
     }
 
     /// Waits for all tails to end: for `patience` by themselves, then as told.

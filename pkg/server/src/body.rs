@@ -52,6 +52,12 @@ impl std::ops::Deref for Collected {
     }
 }
 
+impl AsRef<[u8]> for Collected {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 impl Drop for Collected {
     fn drop(&mut self) {
         *self.in_flight.0.lock() -= self.taken;
@@ -59,6 +65,16 @@ impl Drop for Collected {
 }
 
 impl Collected {
+    /// A body that has come in another way.
+    ///
+    /// # Errors
+    /// 503 when all bodies together take too much.
+    pub(crate) fn hold(body: &[u8], in_flight: &Arc<InFlight>) -> Result<Self, Failure> {
+        let mut held = Self { bytes: Vec::new(), taken: 0, in_flight: Arc::clone(in_flight) };
+        held.append(body)?;
+        Ok(held)
+    }
+
     fn append(&mut self, chunk: &[u8]) -> Result<(), Failure> {
         if !self.in_flight.grow(chunk.len()) {
             return Err(full());

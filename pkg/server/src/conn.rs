@@ -1,4 +1,4 @@
-//! A client's connection as the HTTP library sees it: a TCP stream with deadlines, and with room for long queries.
+//! A client's connection as the HTTP library sees it: a stream with deadlines, and with room for long queries.
 //!
 //! Invariants:
 //! * Between requests a connection may be silent for the idle timeout; once a request has begun its head must be complete within
@@ -16,8 +16,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
+
+use crate::stream::{Bare, Stream};
 
 /// The header that carries the query string of a request whose target is too long for the HTTP library.
 pub(crate) const LONG_QUERY: &str = "x-tailwater-long-query";
@@ -53,7 +54,7 @@ impl Answering {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    tcp: TcpStream,
+    stream: Stream,
     timeouts: Timeouts,
     answering: Arc<Answering>,
     /// Nothing of the next request has arrived.
@@ -67,9 +68,9 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(tcp: TcpStream, timeouts: Timeouts, answering: Arc<Answering>) -> Self {
+    pub(crate) fn new(stream: impl Into<Stream>, timeouts: Timeouts, answering: Arc<Answering>) -> Self {
         Self {
-            tcp,
+            stream: stream.into(),
             timeouts,
             answering,
             fresh: true,
@@ -81,8 +82,8 @@ impl Connection {
     }
 
     /// The bare stream, for those who speak another protocol on it.
-    pub(crate) fn into_tcp(self) -> TcpStream {
-        self.tcp
+    pub(crate) fn into_bare(self) -> Bare {
+        self.stream.into_bare()
     }
 
     fn begin_next_request(&mut self) {
@@ -124,7 +125,7 @@ impl Connection {
             let before = held.len();
             held.resize(before + HELD_CHUNK_BYTES, 0);
             let mut chunk = ReadBuf::new(&mut held[before..]);
-            let polled = Pin::new(&mut self.tcp).poll_read(cx, &mut chunk);
+            let polled = Pin::new(&mut self.stream).poll_read(cx, &mut chunk);
             let n = chunk.filled().len();
             held.truncate(before + n);
             match polled {
@@ -192,7 +193,7 @@ impl AsyncRead for Connection {
                 continue;
             }
             let before = buf.filled().len();
-            match Pin::new(&mut this.tcp).poll_read(cx, buf) {
+            match Pin::new(&mut this.stream).poll_read(cx, buf) {
                 Poll::Pending => return this.poll_read_deadline(cx),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Ready(Ok(())) => {}
@@ -224,7 +225,7 @@ impl AsyncWrite for Connection {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        match Pin::new(&mut this.tcp).poll_write_vectored(cx, bufs) {
+        match Pin::new(&mut this.stream).poll_write_vectored(cx, bufs) {
             Poll::Pending => this.poll_write_deadline(cx),
             Poll::Ready(result) => {
                 this.write_deadline = None;
@@ -238,15 +239,15 @@ impl AsyncWrite for Connection {
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().tcp).poll_flush(cx)
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().tcp).poll_shutdown(cx)
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }
 
@@ -254,7 +255,7 @@ impl AsyncWrite for Connection {
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     const LONG: Duration = Duration::from_secs(3600);
 

@@ -40,6 +40,12 @@ pub(crate) struct Metrics {
     pub(crate) tail_frames: Counter,
     pub(crate) tail_bytes: Counter<u64, AtomicU64>,
     tails_closed: Family<ReasonLabels, Counter>,
+    forwarded: Family<ResultLabels, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    result: &'static str,
 }
 
 impl Metrics {
@@ -55,6 +61,7 @@ impl Metrics {
             tail_frames: Counter::default(),
             tail_bytes: Counter::default(),
             tails_closed: Family::default(),
+            forwarded: Family::default(),
         };
         let mut add = registry.sub_registry_with_prefix("tailwater");
         let registry = &mut add;
@@ -84,6 +91,11 @@ impl Metrics {
         registry.register("tail_sent_frames", "Data frames written to tail sockets", metrics.tail_frames.clone());
         registry.register("tail_sent_bytes", "Bytes written to tail sockets", metrics.tail_bytes.clone());
         registry.register("tails_closed", "Tails that ended, by reason", metrics.tails_closed.clone());
+        registry.register(
+            "forwarded_pushes",
+            "Pushes sent on to another node, by what became of that",
+            metrics.forwarded.clone(),
+        );
         metrics
     }
 
@@ -96,6 +108,10 @@ impl Metrics {
     pub(crate) fn query_waits(&self) -> Waiting {
         self.queries_waiting.inc();
         Waiting(self.queries_waiting.clone())
+    }
+
+    pub(crate) fn forwarded(&self, result: &'static str) {
+        self.forwarded.get_or_create(&ResultLabels { result }).inc();
     }
 
     pub(crate) fn tail_closed(&self, reason: &'static str) {

@@ -1,7 +1,5 @@
-//! The push endpoints (contract, Loki API §2). The handler collects the body, and everything after that is done on the spot if the body
-//! cannot become much: a push of a thousand lines takes some hundred microseconds, less than handing it to another thread would
-//! disturb. What may become much is read on a thread that may be busy for long, when there is room for it. A body that came as the log
-//! keeps it goes there as it came.
+//! The push endpoints (contract, Loki API §2). The handler collects the body; what happens to it then is the intake's. A body that
+//! came as the log keeps it goes there as it came.
 
 use std::sync::Arc;
 
@@ -9,15 +7,15 @@ use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use tailwater_ingester::Receipt;
 use tailwater_model::TenantId;
-use tailwater_wire::compress::{self, Caps};
+use tailwater_wire::compress;
 use tailwater_wire::push::{self, Kind, Push};
 use tailwater_wire::{Error, otlp};
 
 use crate::answer::Failure;
 use crate::app::App;
-use crate::body::{self, MAX_BYTES_INLINE};
+use crate::body;
+use crate::intake::Read;
 use crate::quiet::Quiet;
 use crate::tenancy::Tenancy;
 
@@ -39,7 +37,7 @@ pub(crate) async fn legacy(State(app): State<Arc<App>>, request: Request) -> Res
 
 async fn loki(app: &Arc<App>, request: Request, kind: Kind) -> Response {
     let read = move |app: &App, headers: &HeaderMap, body: &[u8]| {
-        push::read(kind, header(headers, &CONTENT_TYPE), header(headers, &CONTENT_ENCODING), body, &caps(app))
+        push::read(kind, header(headers, &CONTENT_TYPE), header(headers, &CONTENT_ENCODING), body, app.intake.caps())
     };
     match accept(app, request, true, read).await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
@@ -52,7 +50,7 @@ pub(crate) async fn otlp(State(app): State<Arc<App>>, request: Request) -> Respo
     let read = |app: &App, headers: &HeaderMap, body: &[u8]| {
         let index = &app.config.distributor.otlp_resource_attributes_as_index_labels;
         let (content_type, coding) = (header(headers, &CONTENT_TYPE), header(headers, &CONTENT_ENCODING));
-        otlp::read(content_type, coding, body, &caps(app), app.clock.now(), index)
+        otlp::read(content_type, coding, body, app.intake.caps(), app.clock.now(), index)
     };
     match accept(&app, request, false, read).await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
@@ -100,49 +98,27 @@ async fn take_in(
     read: impl Fn(&App, &HeaderMap, &[u8]) -> Result<Push, Error> + Send + 'static,
 ) -> Result<(), Failure> {
     let (head, body) = request.into_parts();
-    let cap = app.config.distributor.max_recv_msg_size;
-    let body = body::collect(body, cap, app.config.server.http_server_read_timeout, &app.in_flight).await?;
-    let patience = app.config.server.http_server_read_timeout;
+    let (cap, patience) = (app.intake.caps().max_body, app.config.server.http_server_read_timeout);
+    let body = body::collect(body, cap, patience, app.intake.in_flight()).await?;
     let most = expands_to(app, &head.headers, &body, nested);
-    let (own, tenant) = (Arc::clone(app), tenant.clone());
-    let work = move || -> Result<Receipt, Failure> {
+    let own = Arc::clone(app);
+    let read = move || {
         let headers = &head.headers;
         let push = read(&own, headers, &body)?;
         let is_packed = nested && push::is_packed(header(headers, &CONTENT_TYPE), header(headers, &CONTENT_ENCODING));
-        let packed = Some(body).filter(|_| is_packed);
-        Ok(own.ingester.push(&tenant, push, packed.as_deref()))
+        Ok(Read { push, packed: Some(body).filter(|_| is_packed) })
     };
-    // While a disk makes one push wait, others do not keep threads from tails and queries.
-    if most <= MAX_BYTES_INLINE && !app.ingester.is_busy() {
-        let _accepted = work()?.await?;
-        return Ok(());
-    }
-    let room = app.room.take(most, patience).await?;
-    // Also when the client goes away: what was begun is finished, and its room is taken until then.
-    let working = tokio::task::spawn_blocking(move || {
-        let result = work();
-        drop(room);
-        result
-    });
-    let _accepted = working.await.unwrap_or_else(|error| Err(Failure::internal(error)))?.await?;
-    Ok(())
+    app.intake.take(tenant, most, read).await
 }
 
 /// What a body can become. `nested`: protobuf is in snappy, also inside of another coding.
 fn expands_to(app: &App, headers: &HeaderMap, body: &[u8], nested: bool) -> usize {
-    let caps = caps(app);
+    let caps = app.intake.caps();
     let coding = header(headers, &CONTENT_ENCODING).unwrap_or_default();
-    let most = compress::expands_to(coding, body, &caps);
+    let most = compress::expands_to(coding, body, caps);
     let json = header(headers, &CONTENT_TYPE).is_some_and(|t| t.starts_with("application/json"));
     let twice = !json && nested && most > body.len() && !matches!(coding, "" | "snappy");
     if twice { caps.max_decompressed } else { most }
-}
-
-fn caps(app: &App) -> Caps {
-    Caps {
-        max_body: app.config.distributor.max_recv_msg_size,
-        max_decompressed: app.config.distributor.max_decompressed_size,
-    }
 }
 
 fn header<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {

@@ -12,6 +12,7 @@ use axum::routing::{get, post};
 
 use crate::answer::CLIENT_GONE;
 use crate::app::App;
+use crate::cluster::pages;
 use crate::quiet::Quiet;
 use crate::read::{self, endpoint};
 use crate::{admin, delete, push, tail};
@@ -59,6 +60,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/config", get(admin::config))
         .route("/config/tenant/v1/limits", get(admin::tenant_limits))
         .route("/services", get(admin::services))
+        .route("/ring", get(pages::members))
+        .route("/memberlist", get(pages::members))
         .route("/log_level", get(admin::log_level).post(admin::log_level))
         .fallback(admin::not_found)
         .layer(from_fn_with_state(Arc::clone(&app), measure))

@@ -1,5 +1,7 @@
 //! What survives a restart, put together: the ingester on its write-ahead log, the object store, the catalog of blocks.
 //!
+//! A process that keeps no log has no ingester: it reads blocks, and writes none.
+//!
 //! The store need not answer for the server to start: what is pushed goes into the log, and queries that need blocks say that they
 //! cannot be had. A log that cannot be opened, or a configuration that cannot work, is an error.
 
@@ -16,16 +18,23 @@ use tailwater_store::housekeeping::{Housekeeping, Settings};
 use tailwater_store::objects::{self, Objects};
 use tailwater_store::wal::{self, SyncPolicy};
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 
 use crate::config::WalSync;
 use crate::{Config, Error};
+
+/// How old the catalog may be that a process knows, where others change it as well. What must be newer asks for that.
+const CATALOG_AGE: Duration = Duration::from_secs(5);
 
 /// How long the process waits for the pager and housekeeping to end the step they are at when it goes down.
 const STOP: Duration = Duration::from_secs(10);
 
 /// The parts that keep lines.
 pub(crate) struct Storage {
-    pub(crate) ingester: Arc<Ingester>,
+    /// None where no log is kept.
+    pub(crate) ingester: Option<Arc<Ingester>>,
+    /// Blocks; none where lines are in memory only.
+    pub(crate) history: Option<History>,
     /// None where lines are in memory only, or where nothing is deleted on request.
     pub(crate) deletes: Option<Arc<Deletes>>,
     /// None where lines are in memory only.
@@ -36,7 +45,8 @@ pub(crate) struct Storage {
 struct Kept {
     catalog: Arc<Catalog>,
     pager: PagerConfig,
-    housekeeping: Arc<Housekeeping>,
+    /// None where no blocks are made: it is done by those who make them.
+    housekeeping: Option<Arc<Housekeeping>>,
 }
 
 impl Storage {
@@ -50,25 +60,26 @@ impl Storage {
         clock: &Arc<dyn Clock>,
     ) -> Result<Self, Error> {
         let mebibytes = |n: u32| u64::from(n) << 20;
-        let log_memory_bytes = usize::try_from(mebibytes(config.ingester.log_memory_mb)).unwrap_or(usize::MAX);
-        let durable = config.ingester.wal.enabled;
-        let wal = durable.then(|| wal(config));
-        let settings = tailwater_ingester::Config { log_memory_bytes, wal, ..tailwater_ingester::Config::default() };
-        let (own_limits, own_clock) = (Arc::clone(limits), Arc::clone(clock));
-        let opened = tokio::task::spawn_blocking(move || Ingester::open(settings, own_limits, own_clock)).await;
-        let ingester = opened.map_err(|error| Error::Storage(error.to_string()))??;
-        if !durable {
-            return Ok(Self { ingester, deletes: None, kept: None });
+        let ingester = if config.target.ingests() { Some(open_log(config, limits, clock).await?) } else { None };
+        if !config.ingester.wal.enabled {
+            return Ok(Self { ingester, history: None, deletes: None, kept: None });
         }
         let objects = Objects::open(&config.storage_url(), &options(config))?;
-        tracing::info!(wal = %config.wal_dir().display(), store = objects.url(), "lines are kept");
-        let catalog = Arc::new(Catalog::new(objects.clone(), Refresh::Exclusive));
+        if ingester.is_some() {
+            tracing::info!(wal = %config.wal_dir().display(), store = objects.url(), "lines are kept");
+        } else {
+            tracing::info!(store = objects.url(), "lines are read");
+        }
+        let refresh = if config.is_clustered() { Refresh::Shared { max_age: CATALOG_AGE } } else { Refresh::Exclusive };
+        let catalog = Arc::new(Catalog::new(objects.clone(), refresh));
         let cancel_period = config.compactor.delete_request_cancel_period;
         let requests = Arc::new(Deletes::new(objects, Arc::clone(clock), cancel_period));
         let deletes = config.compactor.retention_enabled.then(|| Arc::clone(&requests));
         let cache_bytes = usize::try_from(mebibytes(config.storage.cache_mb)).unwrap_or(usize::MAX);
         let history = History::new(Arc::clone(&catalog), deletes.clone(), cache_bytes, Handle::current());
-        ingester.attach(history);
+        if let Some(ingester) = &ingester {
+            ingester.attach(history.clone());
+        }
         let pager = PagerConfig {
             target_block_bytes: mebibytes(config.ingester.target_block_mb),
             max_block_age: config.ingester.max_block_age,
@@ -81,39 +92,51 @@ impl Storage {
             retention: config.compactor.retention_enabled,
             ..Settings::default()
         };
-        let of_log = Arc::clone(&ingester);
-        let settled = Arc::new(move || of_log.in_blocks_until());
-        let (limits, clock) = (Arc::clone(limits), Arc::clone(clock));
-        let housekeeping = Housekeeping::new(Arc::clone(&catalog), requests, limits, settled, settings, clock);
-        let kept = Kept { catalog, pager, housekeeping: Arc::new(housekeeping) };
-        Ok(Self { ingester, deletes, kept: Some(kept) })
+        let housekeeping = ingester.as_ref().map(|ingester| {
+            let of_log = Arc::clone(ingester);
+            let settled = Arc::new(move || of_log.in_blocks_until());
+            let (limits, clock) = (Arc::clone(limits), Arc::clone(clock));
+            Arc::new(Housekeeping::new(Arc::clone(&catalog), requests, limits, settled, settings, clock))
+        });
+        let kept = Kept { catalog, pager, housekeeping };
+        Ok(Self { ingester, history: Some(history), deletes, kept: Some(kept) })
     }
 
     /// Adds the metrics of what looks after blocks.
     pub(crate) fn register_metrics(&self, registry: &mut Registry) {
+        match (&self.ingester, &self.history) {
+            (Some(ingester), _) => ingester.register_metrics(registry),
+            (None, Some(history)) => history.register(registry),
+            (None, None) => {}
+        }
         if let Some(kept) = &self.kept {
-            kept.housekeeping.register_metrics(registry);
+            if let Some(housekeeping) = &kept.housekeeping {
+                housekeeping.register_metrics(registry);
+            }
             kept.catalog.register(registry);
             kept.catalog.objects().register(registry);
         }
     }
 
-    /// Takes back what the log holds, and begins to put lines into blocks; the ingester is ready then. Not waited for: until it is done the
-    /// server says that it is starting.
-    pub(crate) fn recover(&self) {
-        let Some(Kept { catalog, pager, housekeeping }) = &self.kept else { return };
-        let (ingester, catalog, pager) = (Arc::clone(&self.ingester), Arc::clone(catalog), *pager);
-        let housekeeping = Arc::clone(housekeeping);
+    /// Takes back what the log holds, and begins to put lines into blocks; the ingester is ready then, and `ready` is called. Not waited for:
+    /// until it is done the server says that it is starting.
+    pub(crate) fn recover(&self, ready: impl FnOnce() + Send + 'static) {
+        let Some(Kept { catalog, pager, housekeeping }) = &self.kept else { return ready() };
+        let (ingester, catalog, pager) = (self.ingester.clone(), Arc::clone(catalog), *pager);
+        let housekeeping = housekeeping.clone();
         tokio::spawn(async move {
-            let recovering = Arc::clone(&ingester);
-            match tokio::task::spawn_blocking(move || recovering.recover()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    return tracing::error!(%error, "the write-ahead log cannot be read, so the server does not become ready");
+            if let Some(ingester) = ingester {
+                let recovering = Arc::clone(&ingester);
+                match tokio::task::spawn_blocking(move || recovering.recover()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => {
+                        return tracing::error!(%error, "the write-ahead log cannot be read, so the server does not become ready");
+                    }
+                    Err(error) => return tracing::error!(%error, "the recovery ended early"),
                 }
-                Err(error) => return tracing::error!(%error, "the recovery ended early"),
+                ingester.start_pager(Arc::clone(&catalog), pager);
             }
-            ingester.start_pager(Arc::clone(&catalog), pager);
+            ready();
             match catalog.load().await {
                 Ok(found) => {
                     let (tenants, days) = (found.tenants, found.days);
@@ -124,45 +147,69 @@ impl Storage {
                 }
                 Err(error) => tracing::warn!(%error, "the store cannot be reached yet"),
             }
-            housekeeping.start();
+            if let Some(housekeeping) = housekeeping {
+                housekeeping.start();
+            }
         });
     }
 
-    /// Puts everything into blocks that was accepted by now. Nothing to do where lines are in memory only.
+    /// Puts everything into blocks that was accepted by now. Nothing to do where lines are in memory only, or where no log is kept.
     ///
     /// # Errors
     /// Why it could not be done. Nothing is lost.
     pub(crate) async fn flush(&self) -> Result<(), String> {
-        if self.kept.is_none() {
-            return Ok(());
-        }
-        if self.ingester.recovering().is_some() {
+        let Some((ingester, _)) = self.ingester.as_ref().zip(self.kept.as_ref()) else { return Ok(()) };
+        if ingester.recovering().is_some() {
             return Err("the server is starting".to_owned());
         }
-        self.ingester.flush().await.map_err(|error| error.to_string())
+        ingester.flush().await.map_err(|error| error.to_string())
     }
 
-    /// Ends the log in good order, once nothing is pushed any more. `flush`: put everything into blocks first.
-    pub(crate) async fn close(&self, flush: bool) {
-        let Some(kept) = &self.kept else { return };
-        if flush && let Err(error) = self.flush().await {
-            tracing::warn!(error, "not everything could be put into blocks; it stays in the write-ahead log");
+    /// Ends the log in good order, once nothing is pushed any more. `flush`: put everything into blocks first, as far as that can be done
+    /// by then.
+    pub(crate) async fn close(&self, flush: Option<Instant>) {
+        let Some((ingester, kept)) = self.ingester.as_ref().zip(self.kept.as_ref()) else { return };
+        if let Some(until) = flush {
+            let late = |_elapsed| Err("there was no more time".to_owned());
+            let flushed = tokio::time::timeout_at(until, self.flush()).await.unwrap_or_else(late);
+            if let Err(error) = flushed {
+                tracing::warn!(error, "not everything could be put into blocks; it stays in the write-ahead log");
+            }
         }
         let stop = async {
-            self.ingester.stop_pager().await;
-            kept.housekeeping.stop().await;
+            ingester.stop_pager().await;
+            if let Some(housekeeping) = &kept.housekeeping {
+                housekeeping.stop().await;
+            }
         };
         let _timeout = tokio::time::timeout(STOP, stop).await;
-        if self.ingester.recovering().is_some() {
+        if ingester.recovering().is_some() {
             return;
         }
-        let ingester = Arc::clone(&self.ingester);
+        let ingester = Arc::clone(ingester);
         match tokio::task::spawn_blocking(move || ingester.end()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "the write-ahead log was not closed in good order"),
             Err(error) => tracing::warn!(%error, "the write-ahead log was not closed in good order"),
         }
     }
+}
+
+/// Opens the arrival log, on disk unless that is off.
+async fn open_log(
+    config: &Config,
+    limits: &Arc<dyn TenantLimits>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Arc<Ingester>, Error> {
+    let log_memory_bytes = usize::try_from(u64::from(config.ingester.log_memory_mb) << 20).unwrap_or(usize::MAX);
+    let settings = tailwater_ingester::Config {
+        log_memory_bytes,
+        wal: config.ingester.wal.enabled.then(|| wal(config)),
+        ..tailwater_ingester::Config::default()
+    };
+    let (limits, clock) = (Arc::clone(limits), Arc::clone(clock));
+    let opened = tokio::task::spawn_blocking(move || Ingester::open(settings, limits, clock)).await;
+    Ok(opened.map_err(|error| Error::Storage(error.to_string()))??)
 }
 
 /// Opens the store of a configuration for reading, also beside a server that uses it.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tailwater_model::{Limits, TenantId};
 
-use super::Config;
+use super::{Config, Target, cluster};
 
 /// Largest `ingester.wal.segment_mb`.
 const MAX_SEGMENT_MB: u32 = 1024;
@@ -30,7 +30,6 @@ pub(super) fn alone(config: &Config, path: &str) -> Result<(), String> {
     };
     let (server, ingester, storage) = (&config.server, &config.ingester, &config.storage);
     match path {
-        "target" => one_of(&config.target, &["all"]),
         "no_auth_tenant" => TenantId::parse(&config.no_auth_tenant).map(drop).map_err(|e| e.to_string()),
         "data_dir" if config.data_dir.as_os_str().is_empty() => Err("it is empty; allowed: a folder".to_owned()),
         "server.log_level" => one_of(&server.log_level, &["debug", "info", "warn", "error"]),
@@ -61,7 +60,10 @@ pub(super) fn alone(config: &Config, path: &str) -> Result<(), String> {
             }
         }
         "compactor.compaction_interval" => some_time(config.compactor.compaction_interval),
-        _ => path.strip_prefix("limits_config.").map_or(Ok(()), |name| limit(&config.limits, name)),
+        _ => match path.strip_prefix("limits_config.") {
+            Some(name) => limit(&config.limits, name),
+            None => cluster::alone(config, path),
+        },
     }
 }
 
@@ -80,6 +82,7 @@ pub(super) fn together(config: &Config) -> Result<(), (&'static str, String)> {
         let what = "without ingester.wal.enabled there are no blocks, so lines would be lost all the same; leave one of them out";
         return Err(("ingester.wal.flush_on_shutdown", what.to_owned()));
     }
+    cluster::together(config)?;
     let least = u64::from(wal.keep_mb.max(ingester.target_block_mb)) + 2 * u64::from(wal.segment_mb);
     if wal.max_mb > 0 && u64::from(wal.max_mb) < least {
         let what = format!(
@@ -133,8 +136,17 @@ pub(super) fn idle(config: &Config, path: &str) -> Option<&'static str> {
         || path.starts_with("compactor.")
         || (path.starts_with("ingester.wal.") && path != "ingester.wal.enabled")
         || matches!(path, "ingester.max_block_age" | "ingester.target_block_mb");
+    if cluster::is_of_cluster(path) && !config.is_clustered() {
+        return Some(
+            "this process is alone: a cluster is on with memberlist.join_members, memberlist.bind_addr or a target",
+        );
+    }
     if !config.ingester.wal.enabled && of_disk {
         return Some("ingester.wal.enabled is false: lines are in memory only");
+    }
+    let of_log = path.starts_with("ingester.wal.") || path.starts_with("ingester.log_");
+    if of_log && config.target == Target::Querier {
+        return Some("target is querier: it keeps no log");
     }
     let of_retention = matches!(path, "limits_config.retention_period" | "limits_config.retention_stream");
     (of_retention && !config.compactor.retention_enabled).then_some("compactor.retention_enabled is false")

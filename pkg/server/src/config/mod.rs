@@ -3,6 +3,7 @@
 //! is an error that names it, its place and the nearest known key.
 
 mod check;
+mod cluster;
 mod foreign;
 mod keys;
 mod nearest;
@@ -22,6 +23,9 @@ use serde_saphyr::Spanned;
 use tailwater_model::{Limits, TenantId, TenantLimits};
 use tailwater_wire::otlp::DEFAULT_INDEX_ATTRIBUTES;
 
+pub use cluster::{
+    ClientAuth, ClientTlsConfig, ClusterConfig, CommonConfig, MemberlistConfig, ServerTlsConfig, Target,
+};
 use keys::{CONFIG_KEYS, LIMIT_KEYS};
 pub(crate) use print::Mode;
 pub use storage::{CompactorConfig, S3Config, Secret, StorageConfig, WalConfig, WalSync};
@@ -36,8 +40,8 @@ const MAX_FILE_BYTES: u64 = 16 << 20;
 /// Everything that can be set. [`Config::default`] is a server on `127.0.0.1:3100` for anybody who can reach it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Which parts run in this process; `all` is what there is.
-    pub target: String,
+    /// Which parts run in this process.
+    pub target: Target,
     /// `Some(true)`: a tenant header is required; `Some(false)`: it is ignored; `None`: it is honoured, and whoever sends none is
     /// [`Config::no_auth_tenant`].
     pub auth_enabled: Option<bool>,
@@ -45,8 +49,14 @@ pub struct Config {
     pub no_auth_tenant: String,
     /// Folder of what survives a restart.
     pub data_dir: PathBuf,
-    /// The listener and its connections.
+    /// The listeners and their connections.
     pub server: ServerConfig,
+    /// What members of a cluster have in common.
+    pub common: CommonConfig,
+    /// Who the other members are, and how they hear of this one.
+    pub memberlist: MemberlistConfig,
+    /// How members trust and reach each other.
+    pub cluster: ClusterConfig,
     /// What pushes may look like.
     pub distributor: DistributorConfig,
     /// The arrival log, and how it becomes blocks.
@@ -72,6 +82,14 @@ pub struct ServerConfig {
     pub http_listen_address: String,
     /// Port to listen on; 0 = any that is free.
     pub http_listen_port: u16,
+    /// TLS of it.
+    pub http_tls: ServerTlsConfig,
+    /// Address for calls of other members; empty = [`ServerConfig::http_listen_address`].
+    pub grpc_listen_address: String,
+    /// Port for them; 0 = any that is free.
+    pub grpc_listen_port: u16,
+    /// TLS of it.
+    pub grpc_tls: ServerTlsConfig,
     /// Most connections at a time; 0 = any number.
     pub http_listen_conn_limit: usize,
     /// Longest time to receive a request.
@@ -112,6 +130,10 @@ pub struct IngesterConfig {
     pub target_block_mb: u32,
     /// The arrival log on disk.
     pub wal: WalConfig,
+    /// How long a push waits for its copies.
+    pub replication_timeout: Duration,
+    /// How long an owner of a log may be gone before those who have copies put it into blocks.
+    pub orphan_after: Duration,
 }
 
 /// `querier.*`
@@ -127,6 +149,10 @@ pub struct QuerierConfig {
     pub query_memory_mb: u32,
     /// Allow `X-Scope-OrgID: a|b` on queries.
     pub multi_tenant_queries_enabled: bool,
+    /// Answer what can be had, with a warning, when a log cannot be reached; otherwise such a query fails.
+    pub allow_partial: bool,
+    /// What resume tokens are sealed with, the same on all members; empty = made anew by every process.
+    pub resume_secret: Secret,
 }
 
 /// `frontend.*`
@@ -143,13 +169,17 @@ pub struct FrontendConfig {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            target: "all".to_owned(),
+            target: Target::All,
             auth_enabled: None,
             no_auth_tenant: "fake".to_owned(),
             data_dir: PathBuf::from("./data"),
             server: ServerConfig {
                 http_listen_address: "127.0.0.1".to_owned(),
                 http_listen_port: 3100,
+                http_tls: ServerTlsConfig::default(),
+                grpc_listen_address: String::new(),
+                grpc_listen_port: 9095,
+                grpc_tls: ServerTlsConfig::default(),
                 http_listen_conn_limit: 0,
                 http_server_read_timeout: Duration::from_secs(30),
                 http_server_write_timeout: Duration::from_secs(30),
@@ -158,6 +188,9 @@ impl Default for Config {
                 log_level: "info".to_owned(),
                 log_format: "logfmt".to_owned(),
             },
+            common: CommonConfig::default(),
+            memberlist: MemberlistConfig::default(),
+            cluster: ClusterConfig::default(),
             distributor: DistributorConfig {
                 max_recv_msg_size: 100 << 20,
                 // Loki allows 5000 MiB, and needs them when somebody sends a bomb.
@@ -173,6 +206,8 @@ impl Default for Config {
                 max_block_age: Duration::from_secs(30 * 60),
                 target_block_mb: 128,
                 wal: WalConfig::default(),
+                replication_timeout: Duration::from_secs(5),
+                orphan_after: Duration::from_secs(60),
             },
             storage: StorageConfig::default(),
             compactor: CompactorConfig::default(),
@@ -182,6 +217,8 @@ impl Default for Config {
                 feed_merge_mb: 64,
                 query_memory_mb: 256,
                 multi_tenant_queries_enabled: false,
+                allow_partial: true,
+                resume_secret: Secret::default(),
             },
             frontend: FrontendConfig {
                 max_body_size: 10 << 20,
@@ -410,6 +447,10 @@ impl Loader {
             {
                 self.warnings.push(format!("{at}: {path}: has no effect while {why}"));
             }
+        }
+        if let Some((path, why)) = cluster::doubtful(&self.config) {
+            let at = self.places.get(path).map_or("defaults", String::as_str);
+            self.warnings.push(format!("{at}: {path}: {why}"));
         }
         Ok(Loaded { config: self.config, warnings: self.warnings })
     }

@@ -56,10 +56,11 @@ ruler:
     assert_eq!(
         places,
         [
-            "loki.yaml:5:3 server.grpc_listen_port",
-            "loki.yaml:6:1 common",
+            "loki.yaml:8:10 common.ring.kvstore",
             "loki.yaml:9:1 schema_config",
             "loki.yaml:21:1 ruler",
+            "loki.yaml:7:18 common.instance_addr",
+            "loki.yaml:5:21 server.grpc_listen_port",
             "loki.yaml:19:21 limits_config.retention_period",
         ]
     );
@@ -94,7 +95,40 @@ fn bad_values_say_what_is_wrong_and_what_is_allowed() {
         ("limits_config: {query_timeout: 0s}", "more than 0s"),
         ("limits_config: {query_timeout: fast}", r#""fast" is not a duration"#),
         ("ingester: {log_memory_mb: 0}", "1 and more"),
-        ("target: ingester", "allowed: all"),
+        ("target: distributor", "allowed: all, ingester, querier"),
+        ("common: {replication_factor: 0}", "1 to 9"),
+        ("common: {replication_facto: 3}", r#"nearest known key is "common.replication_factor""#),
+        ("common: {replication_factor: 3}", "memberlist.join_members (--join)"),
+        ("common: {replication_factor: 3}\ningester: {wal: {enabled: false}}", "copies of the write-ahead log"),
+        ("target: querier\ningester: {wal: {enabled: false}}", "a querier reads lines from blocks"),
+        ("memberlist: {cluster_label: ''}", "a name for the cluster"),
+        ("memberlist: {bind_addr: [a, b]}", "one address"),
+        ("memberlist: {join_members: [host]}", "HOST:PORT"),
+        ("memberlist: {join_members: ['host:0']}", "HOST:PORT"),
+        ("memberlist: {join_membrs: [a]}", r#"nearest known key is "memberlist.join_members""#),
+        ("cluster: {gossip_interval: 1ms}", "10ms to 1m"),
+        ("cluster: {http_advertise_url: host}", "http://HOST:PORT"),
+        ("cluster: {grpc_advertise_addr: host}", "HOST:PORT"),
+        ("cluster: {secret: x, secret_file: y}", "cluster.secret as well"),
+        ("cluster: {tls: {cert_file: x}}", "cluster.tls.key_file; set both"),
+        ("cluster: {tls: {key_file: x}}", "cluster.tls.cert_file; set both"),
+        ("cluster: {tls: {server_name: x}}", "only with cluster.tls.ca_file"),
+        ("target: ingester\ncluster: {tls: {ca_file: x}}", "set server.grpc_tls_config.cert_file"),
+        ("target: ingester\nserver: {grpc_tls_config: {cert_file: x, key_file: y}}", "set cluster.tls.ca_file"),
+        ("server: {http_tls_config: {cert_file: x}}", "server.http_tls_config.key_file; set both"),
+        ("server: {http_tls_config: {key_file: x}}", "server.http_tls_config.cert_file; set both"),
+        ("server: {http_tls_config: {cert_file: x, key_file: y, client_ca_file: z}}", "RequireAndVerifyClientCert"),
+        (
+            "server: {http_tls_config: {cert_file: x, key_file: y, client_auth_type: RequireAndVerifyClientCert}}",
+            "set server.http_tls_config.client_ca_file",
+        ),
+        (
+            "server: {grpc_tls_config: {client_ca_file: z, client_auth_type: VerifyClientCertIfGiven}}",
+            "set server.grpc_tls_config.cert_file",
+        ),
+        ("server: {http_tls_config: {client_auth_type: RequireAnyClientCert}}", "RequireAndVerifyClientCert"),
+        ("ingester: {replication_timeout: 0s}", "more than 0s"),
+        ("querier: {resume_secret: '********'}", "put the secret itself"),
         ("data_dir: ''", "allowed: a folder"),
         ("ingester: {max_block_age: 0s}", "more than 0s"),
         ("ingester: {target_block_mb: 0}", "1 to 4096"),
@@ -301,4 +335,83 @@ fn settings_that_another_one_makes_idle_are_told() {
     assert_eq!(warnings("compactor: {retention_enabled: true}\nlimits_config: {retention_period: 30d}\n"), [""; 0]);
     let foreign = warnings("compactor: {working_directory: /x}\ningester: {wal: {replay_memory_ceiling: 1GB}}\n");
     assert_eq!(foreign.len(), 2, "{foreign:?}");
+}
+
+#[test]
+fn a_cluster_is_what_is_told_of_others() {
+    let clustered = |text: &str| load(text).is_clustered();
+    assert!(!clustered(""));
+    assert!(!clustered("memberlist: {bind_port: 1, cluster_label: x}\nserver: {grpc_listen_port: 1}"));
+    assert!(clustered("memberlist: {join_members: ['loki-memberlist:7946']}"));
+    assert!(clustered("memberlist: {bind_addr: [0.0.0.0]}"));
+    assert!(clustered("target: querier"));
+    assert!(clustered("target: ingester"));
+}
+
+#[test]
+fn the_settings_of_a_cluster_are_read_where_loki_has_them() {
+    let text = "
+target: ingester
+storage: {url: 's3://b'}
+server:
+  grpc_listen_address: 0.0.0.0
+  grpc_listen_port: 9097
+  http_tls_config: {cert_file: /c, key_file: /k, client_ca_file: /a, client_auth_type: RequireAndVerifyClientCert}
+  grpc_tls_config: {cert_file: /gc, key_file: /gk}
+common:
+  replication_factor: 3
+  ring: {instance_addr: 10.0.0.7, instance_availability_zone: b}
+memberlist:
+  cluster_label: prod
+  bind_addr: ['::']
+  bind_port: 7947
+  join_members: [a:1, 'dns.name:2']
+  advertise_addr: 10.0.0.8
+  advertise_port: 17
+  node_name: one
+cluster:
+  secret: sesame
+  gossip_interval: 1s
+  http_advertise_url: https://x:1
+  grpc_advertise_addr: x:2
+  tls: {ca_file: /ca, cert_file: /cc, key_file: /ck, server_name: tailwater}
+ingester: {replication_timeout: 7s, orphan_after: 3m}
+querier: {allow_partial: false, resume_secret: hush}
+";
+    let loaded = Config::parse(text, "c.yaml").unwrap();
+    assert_eq!(loaded.warnings, [""; 0]);
+    let config = loaded.config;
+    assert_eq!((config.target, config.target.ingests()), (Target::Ingester, true));
+    assert_eq!((config.server.grpc_listen_address.as_str(), config.server.grpc_listen_port), ("0.0.0.0", 9097));
+    assert_eq!(config.server.http_tls.client_auth_type, ClientAuth::RequireAndVerifyClientCert);
+    assert!(config.server.grpc_tls.is_on() && config.cluster.tls.is_on());
+    let common = &config.common;
+    assert_eq!((common.replication_factor, common.instance_addr.as_str()), (3, "10.0.0.7"));
+    assert_eq!(common.instance_availability_zone, "b");
+    let members = &config.memberlist;
+    assert_eq!((members.cluster_label.as_str(), members.bind_port, members.advertise_port), ("prod", 7947, 17));
+    assert_eq!(
+        (&*members.bind_addr, &*members.join_members),
+        (&["::".to_owned()][..], &["a:1".to_owned(), "dns.name:2".to_owned()][..])
+    );
+    assert_eq!((members.advertise_addr.as_str(), members.node_name.as_str()), ("10.0.0.8", "one"));
+    assert_eq!((config.cluster.secret.reveal(), config.querier.resume_secret.reveal()), ("sesame", "hush"));
+    assert_eq!(config.cluster.gossip_interval, Duration::from_secs(1));
+    assert_eq!(config.ingester.orphan_after, Duration::from_secs(180));
+    assert!(!config.querier.allow_partial);
+    let shown = config.to_yaml(Mode::All);
+    assert!(!shown.contains("sesame") && !shown.contains("hush"), "{shown}");
+}
+
+#[test]
+fn a_folder_of_one_machine_is_told_to_a_cluster() {
+    let warnings = |text: &str| Config::parse(text, "c.yaml").unwrap().warnings;
+    let told = warnings("target: ingester\n");
+    assert!(told.len() == 1 && told[0].starts_with("defaults: storage.url: blocks are in a folder"), "{told:?}");
+    let told = warnings("target: querier\nstorage: {url: /shared}\ningester: {log_memory_mb: 7}\n");
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].contains("target is querier: it keeps no log"), "{told:?}");
+    assert!(told[1].starts_with("c.yaml:2:16: storage.url: blocks are in a folder"), "{told:?}");
+    let told = warnings("memberlist: {node_name: x}\n");
+    assert!(told.len() == 1 && told[0].contains("has no effect while this process is alone"), "{told:?}");
 }

@@ -140,7 +140,7 @@ pub(crate) async fn form(
     let query = query_string(&head.uri, &head.headers);
     if head.method == Method::POST && media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
         let cap = app.config.frontend.max_body_size;
-        let body = body::collect(body, cap, app.config.server.http_server_read_timeout, &app.in_flight).await?;
+        let body = body::collect(body, cap, app.config.server.http_server_read_timeout, app.intake.in_flight()).await?;
         return Form::parse(&body, &query).map_err(Failure::bad_request);
     }
     Form::parse(b"", &query).map_err(Failure::bad_request)

@@ -28,6 +28,7 @@ use self::socket::{Frames, Manners, Next, Socket};
 use crate::answer::{self, Failure};
 use crate::app::App;
 use crate::conn::Connection;
+use crate::drain;
 use crate::form::Form;
 use crate::params::TailParams;
 use crate::read::{encoding, is_legacy, query_string};
@@ -76,6 +77,9 @@ struct Accepted {
 
 /// Answers a request for a tail.
 pub(crate) async fn tail(State(app): State<Arc<App>>, mut request: Request) -> Response {
+    if let Some(refusal) = drain::refusal(&app, &request) {
+        return refusal;
+    }
     let accepted = match check(&app, &request) {
         Ok(accepted) => accepted,
         Err(failure) => return failure.into_response(),
@@ -92,7 +96,7 @@ pub(crate) async fn tail(State(app): State<Arc<App>>, mut request: Request) -> R
         let Ok(upgraded) = upgrade.await else { return };
         // Every connection of this server is one of these.
         let Ok(Parts { io, read_buf, .. }) = upgraded.downcast::<TokioIo<Connection>>() else { return };
-        let socket = Socket::new(io.into_inner().into_tcp(), app.metrics.clone());
+        let socket = Socket::new(io.into_inner().into_bare(), app.metrics.clone());
         // A copy of usually nothing: what hyper read ahead sits in its buffer of 8 KiB, which an idle tail must not keep.
         let early = read_buf.to_vec();
         drop(read_buf);

@@ -18,8 +18,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use socket2::SockRef;
 use tailwater_wire::frame::HEARTBEAT_JSON;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
@@ -27,6 +25,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use super::End;
 use super::codec::{self, Incoming, Reader};
 use crate::metrics::Metrics;
+use crate::stream::Bare;
 
 /// Time between pings, and before the first.
 const PING: Duration = Duration::from_secs(1);
@@ -85,7 +84,7 @@ pub(super) struct Manners {
 
 /// A connection that has been upgraded.
 pub(super) struct Socket {
-    tcp: TcpStream,
+    tcp: Bare,
     reader: Reader,
     out: Out,
     metrics: Metrics,
@@ -133,8 +132,9 @@ impl Out {
 }
 
 impl Socket {
-    pub(super) fn new(tcp: TcpStream, metrics: Metrics) -> Self {
-        let options = SockRef::from(&tcp);
+    pub(super) fn new(stream: impl Into<Bare>, metrics: Metrics) -> Self {
+        let tcp = stream.into();
+        let options = SockRef::from(tcp.tcp());
         // Where the platform has no such option the tail works all the same.
         let _supported = options.set_tcp_notsent_lowat(UNSENT_BYTES);
         let _supported = options.set_tcp_user_timeout(Some(VANISHED));
@@ -289,7 +289,7 @@ impl Socket {
                 if !manners.drop_to_resume {
                     codec::close(INTERNAL_ERROR, STALL_REASON, &mut last);
                 }
-                let _supported = SockRef::from(&self.tcp).set_tcp_notsent_lowat(LAST_UNSENT_BYTES);
+                let _supported = SockRef::from(self.tcp.tcp()).set_tcp_notsent_lowat(LAST_UNSENT_BYTES);
                 "stalled"
             }
             Ended::Server(end) => {

@@ -2,7 +2,7 @@ use super::*;
 use prometheus_client::registry::Registry;
 use std::collections::VecDeque;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 /// Frames from a list; then silence, or the end.
