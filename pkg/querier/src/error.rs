@@ -36,6 +36,12 @@ pub enum Error {
         /// The most there may be.
         limit: usize,
     },
+    /// The tenants of the tail in all logs are more than a tail may follow.
+    #[error("a tail follows at most {limit} logs, each once for every tenant")]
+    TooManySources {
+        /// The most there may be.
+        limit: usize,
+    },
     /// The range is longer than the tenant may ask for.
     #[error("the query time range exceeds the limit (query length: {length}, limit: {limit})")]
     TooLong {

@@ -1,35 +1,34 @@
-//! A feed: one (tenants, query, encoding, delay) followed on every ingester, merged, encoded once, for however many sessions.
+//! A feed: one (tenants, query, encoding, delay) followed on every log, merged, encoded once, for however many sessions.
 //!
-//! Its task lives as long as somebody holds the [`Feed`]. A round: take what the follow streams have ready (bounded), let the
+//! What it follows comes and goes ([`Follows`]); the feed goes on with what there is. Its task lives as long as somebody holds the [`Feed`]. A round: take what the follow streams have ready (bounded), let the
 //! merger say what is due, encode it, publish the frames under one lock, wake the sessions. There is no polling: the task sleeps
 //! until a stream has something or a held line falls due. With many sessions rounds are kept a little apart, so that the number
 //! of socket writes stays in proportion to time and not to pushes; the first line after a pause still leaves at once.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures_util::future::try_join_all;
-use futures_util::stream::{SelectAll, StreamExt, select_all};
 use parking_lot::Mutex;
 use tailwater_logql::LogQuery;
 use tailwater_model::{Clock, LabelSet, Labels, TenantId, Timestamp};
 use tailwater_wire::frame::{Dropped, Extras, FrameEncoder, TailEncoding};
-use tailwater_wire::node::{FollowEvent, Gap, Node, StateRequest};
+use tailwater_wire::node::{Blocks, FollowEvent, Gap};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::Error;
+use crate::away::Away;
+use crate::follows::{Follows, Happened, Listed};
 use crate::mark::Mark;
 use crate::merge::{Held, MergeCounts, Merger, Round};
 use crate::metrics::Metrics;
 use crate::ring::{Frame, Ring};
 use crate::session::EndReason;
-use crate::source::{Positions, Source, SourceId, Sources};
+use crate::source::{MAX_SOURCES, SourceId, Sources};
 use crate::tenant_labels::TenantLabels;
 
 /// Most lines in a frame.
@@ -58,6 +57,8 @@ pub(crate) struct FeedKey {
     pub(crate) query: String,
     pub(crate) encoding: TailEncoding,
     pub(crate) delay: Duration,
+    /// Frames say which logs are away.
+    pub(crate) notices: bool,
 }
 
 /// A tenant that a feed follows.
@@ -75,6 +76,8 @@ pub(crate) struct Feed {
     key: FeedKey,
     pub(crate) query: Arc<LogQuery>,
     pub(crate) sources: Sources,
+    /// If it is the querier that reads them.
+    pub(crate) blocks: Option<Arc<dyn Blocks>>,
     pub(crate) ring: Arc<Mutex<Ring>>,
     /// Changes when frames are published or the feed ends.
     pub(crate) published: watch::Receiver<u64>,
@@ -86,7 +89,10 @@ pub(crate) struct Feed {
 
 /// What a feed needs from outside.
 pub(crate) struct FeedParts {
-    pub(crate) nodes: Vec<Arc<dyn Node>>,
+    pub(crate) nodes: Listed,
+    pub(crate) blocks: Option<Arc<dyn Blocks>>,
+    /// True when feeds are to end.
+    pub(crate) closing: watch::Receiver<bool>,
     pub(crate) query: Arc<LogQuery>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Metrics,
@@ -95,29 +101,19 @@ pub(crate) struct FeedParts {
 }
 
 impl Feed {
-    /// Opens a feed that begins after the newest batch of each node.
+    /// Opens a feed that begins after the newest batch of each log.
+    ///
+    /// # Errors
+    /// There is more to follow than a feed may.
     pub(crate) async fn open(key: FeedKey, parts: FeedParts, feeds: Weak<Feeds>) -> Result<Arc<Self>, Error> {
-        let heads = try_join_all(parts.nodes.iter().map(|node| node.state(StateRequest::default()))).await?;
-        let (mut sources, mut positions) = (Vec::new(), Positions::default());
-        // Tenant by tenant: lines of equal times come in this order.
-        for FeedTenant { id, detect_level } in &key.tenants {
-            for (node, head) in parts.nodes.iter().zip(&heads) {
-                let source = SourceId::new(sources.len());
-                sources.push(Source { node: Arc::clone(node), tenant: id.clone(), detect_level: *detect_level });
-                positions.advance(source, head.head);
-            }
-        }
-        let sources = Sources::new(sources);
-        let follows = sources.iter().map(|(id, source)| {
-            let events = source.follow(&parts.query, positions.seq(id)).map(move |event| (id, event));
-            Box::pin(events) as Events
-        });
-        let follows = select_all(follows);
-        let merger = Merger::new(positions, key.delay, parts.merge_bytes);
-        let ring = Arc::new(Mutex::new(Ring::new(merger.mark().clone(), parts.ring_bytes)));
+        let (tenants, query, metrics) = (key.tenants.clone(), Arc::clone(&parts.query), parts.metrics.clone());
+        let opened = Follows::open(parts.nodes, parts.closing, tenants, query, metrics).await;
+        let (follows, begun) = opened.ok_or(Error::TooManySources { limit: MAX_SOURCES })?;
+        let sources = follows.sources().clone();
+        let merger = Merger::new(begun, key.delay, parts.merge_bytes);
+        let ring = Arc::new(Mutex::new(Ring::new(merger.mark().clone(), follows.away().clone(), parts.ring_bytes)));
         let (published_tx, published) = watch::channel(0);
         let run = Run {
-            follows,
             merger,
             counts: MergeCounts::default(),
             tenant_labels: key.names_tenants.then(|| TenantLabels::new(sources.clone())),
@@ -127,6 +123,9 @@ impl Feed {
             clock: parts.clock,
             metrics: parts.metrics.clone(),
             sources: sources.clone(),
+            told: key.notices.then(|| follows.away().clone()),
+            away: follows.away().clone(),
+            follows,
             trimmed: 0,
         };
         let task = tokio::spawn(run.run()).abort_handle();
@@ -135,6 +134,7 @@ impl Feed {
             key,
             query: parts.query,
             sources,
+            blocks: parts.blocks,
             ring,
             published,
             task,
@@ -146,6 +146,10 @@ impl Feed {
 
     pub(crate) fn key(&self) -> &FeedKey {
         &self.key
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// What names the tenants of its lines, if they are named.
@@ -172,12 +176,9 @@ impl Drop for Feed {
     }
 }
 
-/// What the follow of a source yields.
-type Events = Pin<Box<dyn futures_core::Stream<Item = (SourceId, FollowEvent)> + Send>>;
-
 /// The feed's task.
 struct Run {
-    follows: SelectAll<Events>,
+    follows: Follows,
     merger: Merger,
     counts: MergeCounts,
     tenant_labels: Option<TenantLabels>,
@@ -189,13 +190,30 @@ struct Run {
     sources: Sources,
     /// Lines trimmed since the last frame.
     trimmed: u64,
+    /// The logs that were away after the last round.
+    away: Away,
+    /// Those of which frames have said so; none if frames say nothing of it.
+    told: Option<Away>,
+}
+
+/// What there was to take.
+enum Taken {
+    /// So many bytes, possibly none.
+    Bytes(usize),
+    /// Nothing, and nothing will come any more.
+    Over,
+    /// It cannot go on.
+    Failed(Error),
 }
 
 impl Run {
     async fn run(mut self) {
-        loop {
-            let Some(absorbed) = self.wait().await else { break };
-            self.take_ready(absorbed);
+        let reason = loop {
+            match self.wait().await {
+                Taken::Bytes(taken) => self.take_ready(taken),
+                Taken::Over => break EndReason::IngestersGone,
+                Taken::Failed(error) => break EndReason::Failed(error.to_string()),
+            }
             let sessions = self.round();
             if sessions > UNPACED_SESSIONS {
                 tokio::time::sleep((PACE_PER_SESSION * u32::try_from(sessions).unwrap_or(u32::MAX)).min(MAX_PACE))
@@ -204,21 +222,24 @@ impl Run {
                 // Sessions send while this task would already encode the next round.
                 tokio::task::yield_now().await;
             }
-        }
-        self.ring.lock().end(EndReason::IngestersGone);
+        };
+        self.ring.lock().end(reason);
         self.published.send_modify(|_| {});
     }
 
-    /// Sleeps until there is something to do. Returns the bytes taken, `None` when every follow has ended and nothing is held.
-    async fn wait(&mut self) -> Option<usize> {
+    /// Sleeps until there is something to do. It is over when nothing can come any more and nothing is held.
+    async fn wait(&mut self) -> Taken {
         let due = self.merger.next_due().map(|due| Instant::now() + due.since(self.clock.now()));
         tokio::select! {
             biased;
-            event = self.follows.next() => match event {
-                Some((source, event)) => Some(self.absorb(source, event)),
-                None => { tokio::time::sleep_until(due?).await; Some(0) }
+            happened = self.follows.next() => match happened {
+                Happened::Over => match due {
+                    Some(due) => { tokio::time::sleep_until(due).await; Taken::Bytes(0) }
+                    None => Taken::Over,
+                },
+                happened => self.take(happened),
             },
-            () = async { match due { Some(due) => tokio::time::sleep_until(due).await, None => std::future::pending().await } } => Some(0),
+            () = async { match due { Some(due) => tokio::time::sleep_until(due).await, None => std::future::pending().await } } => Taken::Bytes(0),
         }
     }
 
@@ -226,11 +247,26 @@ impl Run {
     fn take_ready(&mut self, mut taken: usize) {
         use futures_util::FutureExt as _;
         while taken < MAX_ROUND_BYTES {
+            // What ends the feed comes again.
             match self.follows.next().now_or_never() {
-                Some(Some((source, event))) => taken += self.absorb(source, event).max(1),
-                _ => break,
+                None | Some(Happened::Over | Happened::TooMany) => break,
+                Some(happened) => match self.take(happened) {
+                    Taken::Bytes(more) => taken += more.max(1),
+                    Taken::Over | Taken::Failed(_) => break,
+                },
             }
         }
+    }
+
+    fn take(&mut self, happened: Happened) -> Taken {
+        match happened {
+            Happened::Event(source, event) => return Taken::Bytes(self.absorb(source, event)),
+            Happened::Began(begun) => begun.into_iter().for_each(|(source, after)| self.merger.begin(source, after)),
+            Happened::Turned => {}
+            Happened::TooMany => return Taken::Failed(Error::TooManySources { limit: MAX_SOURCES }),
+            Happened::Over => return Taken::Over,
+        }
+        Taken::Bytes(0)
     }
 
     fn absorb(&mut self, source: SourceId, event: FollowEvent) -> usize {
@@ -245,8 +281,8 @@ impl Run {
             }
             FollowEvent::Away { .. } => 0,
             FollowEvent::Gap(Gap { after, through, lines }) => {
-                if let Some(Source { node, tenant, .. }) = self.sources.get(source) {
-                    let log = node.log_id();
+                if let Some(source) = self.sources.get(source) {
+                    let (log, tenant) = (source.node.log_id(), &source.tenant);
                     tracing::warn!(%log, %tenant, after, through, lines, "a feed fell behind a trimmed log");
                 }
                 self.trimmed += lines;
@@ -262,6 +298,7 @@ impl Run {
         let now = self.clock.now();
         let round = self.merger.release(now);
         let keep_entries = self.ring.lock().has_droppers();
+        self.away = self.follows.away().clone();
         let frames = self.encode(&round, keep_entries, now);
         let published = !frames.is_empty();
         let counts = self.merger.counts();
@@ -270,7 +307,7 @@ impl Run {
         self.counts = counts;
         let (next, sessions) = {
             let mut ring = self.ring.lock();
-            let next = ring.publish(frames, round.after, self.merger.waiting());
+            let next = ring.publish(frames, round.after, self.merger.waiting(), self.away.clone());
             (next, ring.sessions())
         };
         if published {
@@ -292,7 +329,8 @@ impl Run {
                 first = i + 1;
             }
         }
-        if frames.is_empty() && self.trimmed > 0 {
+        let to_tell = self.told.as_ref().is_some_and(|told| *told != self.away);
+        if frames.is_empty() && (self.trimmed > 0 || to_tell) {
             frames.push(self.frame(&[], round.after.clone(), keep_entries, now));
         }
         self.metrics.frames.inc_by(frames.len() as u64);
@@ -303,14 +341,19 @@ impl Run {
     fn frame(&mut self, lines: &[Held], mark: Mark, keep_entries: bool, now: Timestamp) -> Frame {
         let trimmed = std::mem::take(&mut self.trimmed);
         let told = if trimmed > 0 { vec![trimmed_notice(trimmed, now)] } else { Vec::new() };
-        let bytes = self.encoder.finish(&told, &Extras::default());
+        let notices = match &mut self.told {
+            Some(before) => self.away.since(&std::mem::replace(before, self.away.clone())),
+            None => Vec::new(),
+        };
+        let bytes = self.encoder.finish(&told, &Extras { notices: &notices, resume: None });
         let entries = if keep_entries {
             let entry = |held: &Held| (held.line().timestamp, labels_of(&mut self.tenant_labels, held).into_owned());
             lines.iter().map(entry).collect()
         } else {
             Vec::new()
         };
-        Frame { bytes, lines: u32::try_from(lines.len()).unwrap_or(u32::MAX), mark, entries, trimmed }
+        let lines = u32::try_from(lines.len()).unwrap_or(u32::MAX);
+        Frame { bytes, lines, mark, entries, trimmed, away: self.away.clone() }
     }
 }
 
@@ -325,6 +368,11 @@ fn labels_of<'a>(tenant_labels: &mut Option<TenantLabels>, held: &'a Held) -> Co
 
 /// How a client is told, in Loki's shape for dropped entries, that a log was trimmed before it was read.
 pub(crate) fn trimmed_notice(lines: u64, now: Timestamp) -> Dropped {
-    let pairs = vec![("dropped_lines".into(), lines.to_string().into()), ("reason".into(), "log_trimmed".into())];
+    lost_notice(lines, "log_trimmed", now)
+}
+
+/// How a client is told that lines do not come, and why.
+pub(crate) fn lost_notice(lines: u64, reason: &str, now: Timestamp) -> Dropped {
+    let pairs = vec![("dropped_lines".into(), lines.to_string().into()), ("reason".into(), reason.into())];
     Dropped { timestamp: now, labels: LabelSet::from(&Labels::from_pairs(pairs)) }
 }

@@ -4,10 +4,14 @@
 //! frame of its ring → every *session* on the feed hands the same bytes to its socket. [`mark`] says how history joins live and how a
 //! session that fell behind catches up, exactly. Metric queries are tailed, too: [`metric_tail`].
 
+mod away;
+mod backoff;
 mod busy;
 mod detected;
 mod error;
 mod feed;
+mod follows;
+mod history;
 mod logs;
 mod mark;
 mod merge;

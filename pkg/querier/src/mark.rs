@@ -4,7 +4,7 @@
 //! prefix of the logs. But the set of what it has given out always has this form:
 //!
 //! ```text
-//! position ≤ floor                          what was there before the feed began: history's business, counted as given out
+//! position ≤ floor                          what was there before its source began: history's business, counted as given out
 //! position ≤ base.consumed  and key ≤ base.until      everything given out up to the last complete round
 //! position ≤ round.consumed and key ≤ round.until     what this round has given out so far, in key order
 //! ```
@@ -14,7 +14,9 @@
 //! time, a resume token.
 //!
 //! Invariants:
-//! * `until` and `consumed` never move backwards, so each mark of a feed contains all earlier ones.
+//! * `until` and `consumed` never move backwards, so each mark of a feed contains all earlier ones, apart from what lies before a floor.
+//! * Sources begin while the feed is open. One that a mark does not name had not begun: of two marks the newer one knows its floor, and what
+//!   lies before that is in neither.
 //! * A round gives out lines in ascending [`Key`] order; within one (source, seq) `index` ascends, so lines of one stream with equal
 //!   timestamps keep the order in which they were accepted.
 
@@ -94,7 +96,7 @@ pub(crate) struct Mark {
 }
 
 impl Mark {
-    /// A feed that begins after `heads`.
+    /// A feed whose first sources begin after `heads`.
     pub(crate) fn beginning(heads: Positions) -> Self {
         let floor = Arc::new(heads);
         let extent = Extent { consumed: Arc::clone(&floor), until: Key::end_of(Timestamp::MIN) };
@@ -108,6 +110,17 @@ impl Mark {
         }
         let key = Key::of(source, line);
         self.base.contains(source, line.seq, &key) || self.round.contains(source, line.seq, &key)
+    }
+
+    /// Whether the source had begun.
+    pub(crate) fn names(&self, source: SourceId) -> bool {
+        self.floor.names(source)
+    }
+
+    /// Where in a source the lines are that a newer mark of the same feed contains and this one does not: after the first position, up to
+    /// the second. Others may lie there, too.
+    pub(crate) fn stretch_to(&self, newer: &Self, source: SourceId) -> (u64, u64) {
+        (self.complete.seq(source).max(newer.floor.seq(source)), newer.consumed(source))
     }
 
     /// The last batch of which the feed had seen what is of `source`.

@@ -1,11 +1,12 @@
 //! Many sources in, one order out. Sans I/O: events and the time go in, rounds of lines come out.
 //!
 //! Invariants:
-//! * Every line that goes in comes out exactly once, in some round.
+//! * Every line that goes in comes out exactly once, in some round; also if it goes in twice, from a follow that began anew.
 //! * Without delay a line comes out in the round after it went in, "as they come". With a delay it comes out once
 //!   `min(timestamp, accepted) + delay ≤ now`; a line that is older than what has come out already comes out at once and counts as
 //!   late. A silent source therefore never stalls the others.
 //! * What is held is bounded in bytes. When the bound is passed the oldest lines leave early and count as `forced`.
+//! * Sources may begin at any time. What a source that was silent brings late is late like any other line.
 //! * A round is sorted by [`Key`]; [`Merger::mark`] says what has come out, see [`crate::mark`].
 
 use std::cmp::Reverse;
@@ -132,14 +133,21 @@ impl Merger {
         }
     }
 
+    /// A source begins after `floor`.
+    pub(crate) fn begin(&mut self, source: SourceId, floor: u64) {
+        Arc::make_mut(&mut self.floor).advance(source, floor);
+        self.consumed.advance(source, floor);
+    }
+
     /// The source has been looked at up to this position.
     pub(crate) fn advance(&mut self, source: SourceId, seq: u64) {
         self.consumed.advance(source, seq);
     }
 
-    /// Takes the lines of a batch of `source`.
+    /// Takes the lines of a batch of `source`, apart from those that it has taken before.
     pub(crate) fn absorb(&mut self, source: SourceId, batch: &Arc<MatchedBatch>) {
-        for (at, line) in (0u32..).zip(&batch.lines) {
+        let consumed = self.consumed.seq(source);
+        for (at, line) in (0u32..).zip(&batch.lines).filter(|(_, line)| line.seq > consumed) {
             let held = Held { key: Key::of(source, line), batch: Arc::clone(batch), at };
             if self.delay.is_zero() {
                 self.due.push(held);
@@ -310,32 +318,71 @@ mod tests {
         assert_eq!(m.counts().forced, 1);
     }
 
+    /// A line of the tests.
+    type Id = (SourceId, u64, u32);
+
+    /// A source that begins, or a batch of one, and how long nothing happens then.
+    type Happening = (usize, u64, Vec<(i64, i64)>, i64);
+
+    fn happenings() -> impl Strategy<Value = Vec<Happening>> {
+        let lines = prop::collection::vec((0i64..100, 0i64..100), 0..6);
+        prop::collection::vec((0usize..6, 0u64..4, lines, 0i64..30), 1..50)
+    }
+
+    /// What a catch-up from a mark to a later one gives out, of all the lines there are.
+    fn difference(all: &[(SourceId, Arc<MatchedBatch>)], from: &Mark, to: &Mark) -> Vec<Id> {
+        let read = all.iter().flat_map(|(source, batch)| {
+            let (after, through) = from.stretch_to(to, *source);
+            batch.lines.iter().filter(move |l| l.seq > after && l.seq <= through).map(|l| (*source, l))
+        });
+        let missing = read.filter(|(source, l)| !from.contains(*source, l) && to.contains(*source, l));
+        missing.map(|(source, l)| (source, l.seq, l.index)).collect()
+    }
+
     proptest! {
-        /// Whatever comes in, in whatever order and with whatever delay: each line comes out once, and the marks agree at every
-        /// cut with what has come out.
+        /// Whatever comes in, in whatever order, with whatever delay and from sources that begin at any time: each line comes out once; the
+        /// marks agree at every cut with what has come out; and what lies between any two of them is what came out between them.
         #[test]
         fn marks_say_exactly_what_came_out(
             delay in prop_oneof![Just(0u64), 1u64..50],
             max_bytes in prop_oneof![Just(1usize << 20), Just(3 * HELD_OVERHEAD)],
-            steps in prop::collection::vec((any::<bool>(), prop::collection::vec((0i64..100, 0i64..100), 0..6), 0i64..30), 1..40),
+            steps in happenings(),
             cut in any::<prop::sample::Index>(),
         ) {
             let mut m = Merger::new(Positions::default(), Duration::from_nanos(delay), max_bytes);
-            let (mut seqs, mut now) = ([0u64; 2], 0);
+            let (mut seqs, mut floors, mut now) = (Vec::<u64>::new(), Vec::<u64>::new(), 0);
             let mut all: Vec<(SourceId, Arc<MatchedBatch>)> = Vec::new();
-            let mut out: HashSet<(SourceId, u64, u32)> = HashSet::new();
-            for (which, lines, wait) in steps {
+            let mut out: HashSet<Id> = HashSet::new();
+            let mut marks: Vec<(Mark, HashSet<Id>)> = vec![(m.mark().clone(), HashSet::new())];
+            let mut expected = 0;
+            for (which, before, lines, wait) in steps {
                 now += wait;
-                let source = [A, B][usize::from(which)];
-                seqs[usize::from(which)] += 1;
-                let b = batch(seqs[usize::from(which)], &lines);
-                m.absorb(source, &b);
-                all.push((source, b));
+                if which >= seqs.len() && seqs.len() < 4 {
+                    // It was not empty: what lies before its floor never comes, and is in every mark that names it.
+                    let source = SourceId::new(seqs.len());
+                    for seq in 1..=before {
+                        all.push((source, batch(seq, &lines)));
+                    }
+                    m.begin(source, before);
+                    seqs.push(before);
+                    floors.push(before);
+                } else {
+                    let source = SourceId::new(which % seqs.len());
+                    let seq = &mut seqs[which % floors.len()];
+                    *seq += 1;
+                    let b = batch(*seq, &lines);
+                    m.absorb(source, &b);
+                    // A follow that begins anew may say it again.
+                    m.absorb(source, &b);
+                    expected += lines.len();
+                    all.push((source, b));
+                }
                 let round = m.release(Timestamp(now));
-                let check = |mark: &Mark, out: &HashSet<(SourceId, u64, u32)>| {
-                    for (source, b) in &all {
+                let check = |mark: &Mark, out: &HashSet<Id>| {
+                    for (source, b) in all.iter().filter(|(source, _)| mark.names(*source)) {
                         for line in &b.lines {
-                            let given = out.contains(&(*source, line.seq, line.index));
+                            let old = line.seq <= floors[source.at()];
+                            let given = old || out.contains(&(*source, line.seq, line.index));
                             prop_assert_eq!(mark.contains(*source, line), given);
                             prop_assert!(given || line.seq > mark.complete.seq(*source));
                         }
@@ -347,7 +394,9 @@ mod tests {
                     let at = cut.index(round.lines.len());
                     let mut half = out.clone();
                     half.extend(round.lines[..=at].iter().map(|h| (h.key.source(), h.line().seq, h.line().index)));
-                    check(&round.mark_at(round.lines[at].key), &half)?;
+                    let mark = round.mark_at(round.lines[at].key);
+                    check(&mark, &half)?;
+                    marks.push((mark, half));
                 }
                 for held in &round.lines {
                     prop_assert!(out.insert((held.key.source(), held.line().seq, held.line().index)), "twice");
@@ -355,10 +404,18 @@ mod tests {
                 prop_assert!(round.lines.is_sorted());
                 check(&round.after, &out)?;
                 check(m.mark(), &out)?;
+                marks.push((round.after.clone(), out.clone()));
+            }
+            for (at, (to, until)) in marks.iter().enumerate() {
+                for (from, had) in &marks[..at] {
+                    let found = difference(&all, from, to);
+                    let wanted: HashSet<Id> = until.difference(had).copied().collect();
+                    prop_assert_eq!(found.len(), wanted.len());
+                    prop_assert_eq!(found.into_iter().collect::<HashSet<_>>(), wanted);
+                }
             }
             let rest = m.release(Timestamp(1_000_000));
-            let total: usize = all.iter().map(|(_, b)| b.lines.len()).sum();
-            prop_assert_eq!(out.len() + rest.lines.len(), total);
+            prop_assert_eq!(out.len() + rest.lines.len(), expected);
             prop_assert_eq!(m.waiting(), 0);
         }
     }

@@ -10,6 +10,8 @@ use tailwater_wire::node::Scanned;
 pub(crate) struct Metrics {
     pub(crate) tails: Gauge,
     pub(crate) feeds: Gauge,
+    pub(crate) sources: Gauge,
+    pub(crate) away: Gauge,
     pub(crate) frames: Counter,
     pub(crate) encoded_lines: Counter,
     pub(crate) delivered_lines: Counter,
@@ -19,6 +21,8 @@ pub(crate) struct Metrics {
     pub(crate) late_lines: Counter,
     pub(crate) forced_lines: Counter,
     pub(crate) catch_ups: Counter,
+    pub(crate) unread_lines: Counter,
+    pub(crate) histories_incomplete: Counter,
     pub(crate) ledger_violations: Counter,
     pub(crate) steps: Counter,
     pub(crate) failed_steps: Counter,
@@ -40,6 +44,8 @@ impl Metrics {
         let r = registry.sub_registry_with_prefix("tailwater_querier");
         r.register("tail_active", "Open tails", self.tails.clone());
         r.register("feed_active", "Distinct feeds that open tails share", self.feeds.clone());
+        r.register("feed_sources", "Tenants in logs that feeds follow now", self.sources.clone());
+        r.register("feed_logs_away", "Logs of which a feed gets nothing for now, per feed", self.away.clone());
         r.register("tail_frames_encoded", "Frames encoded, each once for all tails of a feed", self.frames.clone());
         r.register("tail_lines_encoded", "Lines in encoded frames", self.encoded_lines.clone());
         r.register("tail_lines_delivered", "Lines handed to sockets", self.delivered_lines.clone());
@@ -61,6 +67,16 @@ impl Metrics {
             self.forced_lines.clone(),
         );
         r.register("tail_catch_ups", "Times a slow tail read again from the logs", self.catch_ups.clone());
+        r.register(
+            "tail_lines_unread",
+            "Of the dropped lines, those of logs that could not be read for too long",
+            self.unread_lines.clone(),
+        );
+        r.register(
+            "tail_histories_incomplete",
+            "Histories of tails without a part of some log",
+            self.histories_incomplete.clone(),
+        );
         r.register(
             "tail_invariant_violations",
             "Ledgers that did not balance; must stay 0",

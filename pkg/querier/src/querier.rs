@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use crate::Error;
 use crate::busy::busy;
 use crate::feed::{Feed, FeedKey, FeedParts, FeedTenant, Feeds};
+use crate::follows::Listed;
 use crate::logs::{TENANT_LABEL, tenants_of};
 use crate::metric_tail::MetricTails;
 use crate::metrics::Metrics;
@@ -27,9 +28,13 @@ use crate::view::Boundaries;
 /// Most tenants of a tail. Each is followed on every ingester.
 pub(crate) const MAX_TAIL_TENANTS: usize = 256;
 
+/// How long a tail waits for the first log there is.
+const NO_INGESTER: Duration = Duration::from_secs(1);
+
 /// The logs there are: one [`Node`] each, whoever answers for it.
 pub trait Nodes: Send + Sync + 'static {
     /// Those of now, and word of changes. A log that is there once stays the same object; it is left out when it has ended for good.
+    /// If the sender is gone they never change again, and a tail ends when everything that it follows has ended.
     fn nodes(&self) -> watch::Receiver<Arc<[Arc<dyn Node>]>>;
 
     /// Blocks, if it is the querier that reads them. Otherwise each node answers from its blocks, too.
@@ -39,19 +44,19 @@ pub trait Nodes: Send + Sync + 'static {
 }
 
 /// Just these, for ever.
-pub struct Fixed(watch::Sender<Arc<[Arc<dyn Node>]>>);
+pub struct Fixed(watch::Receiver<Arc<[Arc<dyn Node>]>>);
 
 impl Fixed {
     /// These nodes, in this order.
     #[must_use]
     pub fn new(nodes: Vec<Arc<dyn Node>>) -> Arc<Self> {
-        Arc::new(Self(watch::Sender::new(nodes.into())))
+        Arc::new(Self(watch::channel(nodes.into()).1))
     }
 }
 
 impl Nodes for Fixed {
     fn nodes(&self) -> watch::Receiver<Arc<[Arc<dyn Node>]>> {
-        self.0.subscribe()
+        self.0.clone()
     }
 }
 
@@ -112,6 +117,8 @@ pub struct TailRequest {
     pub encoding: TailEncoding,
     /// What happens when the client is slow.
     pub on_slow: OnSlow,
+    /// Whether frames say which logs are away and which are back ([`tailwater_wire::frame::Notice`]).
+    pub notices: bool,
 }
 
 /// See the crate.
@@ -125,6 +132,8 @@ pub struct Querier {
     tails: Arc<Tails>,
     metric_tails: MetricTails,
     boundaries: Boundaries,
+    /// True when tails are to end.
+    closing: watch::Sender<bool>,
 }
 
 /// The open tails, under each of their tenants.
@@ -174,6 +183,7 @@ impl Querier {
             tails: Arc::default(),
             metric_tails: MetricTails::default(),
             boundaries: Boundaries::default(),
+            closing: watch::Sender::new(false),
         })
     }
 
@@ -182,8 +192,10 @@ impl Querier {
         self.metrics.register(registry);
     }
 
-    /// Ends the tails that do not end with the ingesters they follow: those of metric queries.
+    /// Ends all tails: those of metric queries at once, others when their follows have ended or, if they follow logs of other processes,
+    /// soon.
     pub fn close(&self) {
+        self.closing.send_replace(true);
         self.metric_tails.close();
     }
 
@@ -220,6 +232,7 @@ impl Querier {
             query: query.canonical().to_owned(),
             encoding: request.encoding.clone(),
             delay: request.delay_for,
+            notices: request.notices,
         };
         let feed = self.feed(key, query).await?;
         Ok(Session::join(
@@ -275,6 +288,14 @@ impl Querier {
 
     pub(crate) fn boundaries(&self) -> &Boundaries {
         &self.boundaries
+    }
+
+    /// The logs there are and will be, if there is one within [`NO_INGESTER`].
+    pub(crate) async fn listed(&self) -> Result<Listed, Error> {
+        let mut listed = self.nodes.nodes();
+        let some = listed.wait_for(|nodes| !nodes.is_empty());
+        let some = matches!(tokio::time::timeout(NO_INGESTER, some).await, Ok(Ok(_)));
+        if some { Ok(self.nodes.nodes()) } else { Err(Error::NoIngester) }
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {
@@ -337,7 +358,9 @@ impl Querier {
             return Ok(feed);
         }
         let parts = FeedParts {
-            nodes: self.nodes()?,
+            nodes: self.listed().await?,
+            blocks: self.nodes.blocks(),
+            closing: self.closing.subscribe(),
             query,
             clock: Arc::clone(&self.clock),
             metrics: self.metrics.clone(),

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use tailwater_model::{LabelSet, Timestamp};
 
+use crate::away::Away;
 use crate::mark::Mark;
 use crate::session::EndReason;
 
@@ -36,6 +37,8 @@ pub(crate) struct Frame {
     pub(crate) entries: Vec<(Timestamp, LabelSet)>,
     /// Lines (matching or not) that were trimmed from a log before the feed read them.
     pub(crate) trimmed: u64,
+    /// The logs that were away then. If frames say so, this one says what has changed since the one before it.
+    pub(crate) away: Away,
 }
 
 /// A line that was dropped.
@@ -63,6 +66,10 @@ pub(crate) struct Ring {
     mark: Mark,
     /// Lines the feed holds back, at the time of `mark`.
     waiting: usize,
+    /// The logs that are away, at the time of `mark`.
+    away: Away,
+    /// Those of the last frame that is gone.
+    away_gone: Away,
     cursors: HashMap<u64, Cursor>,
     /// Sessions that drop rather than wait.
     droppers: usize,
@@ -72,6 +79,7 @@ pub(crate) struct Ring {
 }
 
 /// What a session that joins needs to know.
+#[derive(Clone)]
 pub(crate) struct Joined {
     /// The next frame.
     pub(crate) next: u64,
@@ -81,6 +89,8 @@ pub(crate) struct Joined {
     pub(crate) lines: u64,
     /// Lines the feed holds back.
     pub(crate) waiting: usize,
+    /// The logs that were away then.
+    pub(crate) away: Away,
 }
 
 /// What a session gets when it asks for a frame.
@@ -96,7 +106,7 @@ pub(crate) enum Taken {
 }
 
 impl Ring {
-    pub(crate) fn new(mark: Mark, max_bytes: usize) -> Self {
+    pub(crate) fn new(mark: Mark, away: Away, max_bytes: usize) -> Self {
         Self {
             frames: VecDeque::new(),
             first: 0,
@@ -106,6 +116,8 @@ impl Ring {
             lines: 0,
             mark,
             waiting: 0,
+            away: away.clone(),
+            away_gone: away,
             cursors: HashMap::new(),
             droppers: 0,
             driven_out: VecDeque::new(),
@@ -114,7 +126,13 @@ impl Ring {
     }
 
     /// Adds a round's frames. Returns the number of frames ever, for the wake-up.
-    pub(crate) fn publish(&mut self, frames: impl IntoIterator<Item = Frame>, mark: Mark, waiting: usize) -> u64 {
+    pub(crate) fn publish(
+        &mut self,
+        frames: impl IntoIterator<Item = Frame>,
+        mark: Mark,
+        waiting: usize,
+        away: Away,
+    ) -> u64 {
         for frame in frames {
             self.bytes += frame.bytes.len() + FRAME_OVERHEAD;
             self.lines += u64::from(frame.lines);
@@ -122,6 +140,7 @@ impl Ring {
         }
         self.mark = mark;
         self.waiting = waiting;
+        self.away = away;
         self.trim();
         self.next()
     }
@@ -151,7 +170,8 @@ impl Ring {
 
     /// The moment after the newest frame.
     pub(crate) fn newest(&self) -> Joined {
-        Joined { next: self.next(), mark: self.mark.clone(), lines: self.lines, waiting: self.waiting }
+        let (mark, away) = (self.mark.clone(), self.away.clone());
+        Joined { next: self.next(), mark, lines: self.lines, waiting: self.waiting, away }
     }
 
     pub(crate) fn take(&self, number: u64) -> Taken {
@@ -164,10 +184,10 @@ impl Ring {
     }
 
     /// For a session that drops: skips to the oldest frame there is. Returns its number, the lines skipped since `lines_taken`,
-    /// and the newest of them.
-    pub(crate) fn skip(&self, number: u64, lines_taken: u64) -> (u64, u64, Vec<DroppedLine>) {
+    /// the newest of them, and the logs that were away before the frame.
+    pub(crate) fn skip(&self, number: u64, lines_taken: u64) -> (u64, u64, Vec<DroppedLine>, Away) {
         let skipped = self.driven_out.iter().filter(|line| line.frame >= number).cloned().collect();
-        (self.first, self.lines_gone - lines_taken, skipped)
+        (self.first, self.lines_gone - lines_taken, skipped, self.away_gone.clone())
     }
 
     pub(crate) fn has_droppers(&self) -> bool {
@@ -196,6 +216,7 @@ impl Ring {
             }
             self.bytes -= frame.bytes.len() + FRAME_OVERHEAD;
             self.lines_gone += u64::from(frame.lines);
+            self.away_gone = frame.away;
             self.first += 1;
         }
         if self.frames.is_empty() {
@@ -211,16 +232,23 @@ mod tests {
 
     fn frame(lines: u32) -> Frame {
         let mark = Mark::beginning(Positions::default());
-        Frame { bytes: Bytes::from(vec![b'x'; 1000]), lines, mark, entries: Vec::new(), trimmed: 0 }
+        Frame {
+            bytes: Bytes::from(vec![b'x'; 1000]),
+            lines,
+            mark,
+            entries: Vec::new(),
+            trimmed: 0,
+            away: Away::default(),
+        }
     }
 
     fn publish(ring: &mut Ring, n: usize) {
-        ring.publish((0..n).map(|_| frame(10)), Mark::beginning(Positions::default()), 0);
+        ring.publish((0..n).map(|_| frame(10)), Mark::beginning(Positions::default()), 0, Away::default());
     }
 
     #[test]
     fn frames_stay_until_every_session_has_them_but_the_bound_wins() {
-        let mut ring = Ring::new(Mark::beginning(Positions::default()), 4 * (1000 + FRAME_OVERHEAD));
+        let mut ring = Ring::new(Mark::beginning(Positions::default()), Away::default(), 4 * (1000 + FRAME_OVERHEAD));
         let (_, fast) = ring.join(1, false);
         let (_, slow) = ring.join(2, false);
         publish(&mut ring, 3);
@@ -234,13 +262,13 @@ mod tests {
         assert!(matches!(ring.take(4), Taken::Gone), "the bound drove it out");
         assert!(matches!(ring.take(5), Taken::Frame(_)));
         assert!(matches!(ring.take(9), Taken::Wait));
-        let (number, skipped, _) = ring.skip(2, 20);
+        let (number, skipped, ..) = ring.skip(2, 20);
         assert_eq!((number, skipped), (5, 30));
     }
 
     #[test]
     fn the_end_comes_after_the_last_frame() {
-        let mut ring = Ring::new(Mark::beginning(Positions::default()), 1 << 20);
+        let mut ring = Ring::new(Mark::beginning(Positions::default()), Away::default(), 1 << 20);
         let _cursor = ring.join(1, false);
         publish(&mut ring, 1);
         ring.end(EndReason::IngestersGone);
@@ -250,7 +278,7 @@ mod tests {
 
     #[test]
     fn without_sessions_nothing_is_kept() {
-        let mut ring = Ring::new(Mark::beginning(Positions::default()), 1 << 20);
+        let mut ring = Ring::new(Mark::beginning(Positions::default()), Away::default(), 1 << 20);
         publish(&mut ring, 5);
         assert_eq!((ring.newest().next, ring.bytes), (5, 0));
     }

@@ -21,15 +21,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tailwater_model::{Clock, TenantIds, Timestamp};
-use tailwater_wire::frame::{Dropped, Extras, FrameEncoder};
+use tailwater_wire::frame::{Dropped, Extras, FrameEncoder, Notice};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
-use crate::feed::{Feed, MAX_FRAME_BYTES, MAX_FRAME_LINES, trimmed_notice};
+use crate::away::Away;
+use crate::feed::{Feed, MAX_FRAME_BYTES, MAX_FRAME_LINES, lost_notice, trimmed_notice};
+use crate::history::{History, history};
 use crate::mark::Mark;
 use crate::metrics::Metrics;
 use crate::querier::{Admission, OnSlow};
-use crate::replay::{self, CatchUp, Own, Reading};
+use crate::replay::{CatchUp, Own, Reading};
 use crate::ring::{Cursor, Taken};
 
 /// Most historic lines of a tail; a larger `limit` gets this many.
@@ -42,7 +44,7 @@ pub enum EndReason {
     MaxDuration,
     /// Every ingester's stream ended: the process is going down.
     IngestersGone,
-    /// History or a catch-up could not be read.
+    /// It cannot go on.
     Failed(String),
 }
 
@@ -126,7 +128,7 @@ impl Account {
 
 enum State {
     /// Reading history.
-    History(Reading<Own>),
+    History(Reading<History>),
     /// Sending lines that were read for this session alone; then the state that follows.
     Sending(Own, After),
     /// Taking the feed's frames.
@@ -158,6 +160,10 @@ pub struct Session {
     mark: Mark,
     /// To be told with the next frame of this session's own.
     dropped: Vec<Dropped>,
+    /// The same for a client that asked for notices.
+    notices: Vec<Notice>,
+    /// The logs that the client has been told are away.
+    away: Away,
     encoder: Option<FrameEncoder>,
     deadline: Pin<Box<Sleep>>,
     account: Arc<Account>,
@@ -182,8 +188,9 @@ impl Session {
     pub(crate) fn join(feed: Arc<Feed>, parts: SessionParts) -> Self {
         let number = feed.session_number();
         let (joined, cursor) = feed.ring.lock().join(number, parts.on_slow == OnSlow::Drop);
-        let history = replay::history(Arc::clone(&feed), &joined, parts.start, parts.limit.min(MAX_HISTORY_LINES));
+        let history = history(Arc::clone(&feed), &joined, parts.start, parts.limit.min(MAX_HISTORY_LINES));
         parts.metrics.tails.inc();
+        let notices = if feed.key().notices { joined.away.since(&Away::default()) } else { Vec::new() };
         Self {
             published: feed.published.clone(),
             number,
@@ -194,6 +201,8 @@ impl Session {
             lines_taken: joined.lines,
             mark: joined.mark,
             dropped: Vec::new(),
+            notices,
+            away: joined.away,
             encoder: None,
             deadline: Box::pin(tokio::time::sleep_until(Instant::now() + parts.max_duration)),
             account: parts.account,
@@ -224,6 +233,10 @@ impl Session {
             }
             match &mut self.state {
                 State::Done(reason) => return SessionEvent::End(reason.clone()),
+                // What is away is told before history, which may take a while.
+                State::History(_) if !self.notices.is_empty() => {
+                    return SessionEvent::Frame(self.encode(&mut Own::new()));
+                }
                 State::History(reading) => {
                     let read = tokio::select! {
                         biased;
@@ -231,7 +244,12 @@ impl Session {
                         () = self.deadline.as_mut() => { self.end(EndReason::MaxDuration); continue }
                     };
                     match read {
-                        Ok(lines) => self.state = State::Sending(lines, After::Live),
+                        Ok(history) => {
+                            if self.feed.key().notices {
+                                self.notices = history.notices(&self.away);
+                            }
+                            self.state = State::Sending(history.lines, After::Live);
+                        }
                         Err(e) => self.end(EndReason::Failed(e.to_string())),
                     }
                 }
@@ -286,6 +304,7 @@ impl Session {
         self.next += 1;
         self.lines_taken += u64::from(frame.lines);
         self.mark = frame.mark;
+        self.away = frame.away;
         self.cursor.store(self.next, Ordering::Relaxed);
         self.count_matched(u64::from(frame.lines));
         self.count_delivered(u64::from(frame.lines), frame.bytes.len());
@@ -298,8 +317,9 @@ impl Session {
         let ring = self.feed.ring.lock();
         match self.on_slow {
             OnSlow::Drop => {
-                let (next, skipped, lines) = ring.skip(self.next, self.lines_taken);
+                let (next, skipped, lines, away) = ring.skip(self.next, self.lines_taken);
                 drop(ring);
+                self.turned(away);
                 self.next = next;
                 self.lines_taken += skipped;
                 self.cursor.store(next, Ordering::Relaxed);
@@ -330,8 +350,9 @@ impl Session {
                 self.next = catch_up.to.next;
                 self.lines_taken = catch_up.to.lines;
                 self.mark = catch_up.to.mark;
+                self.turned(catch_up.to.away);
                 let missing = wanted.saturating_sub(catch_up.found);
-                if catch_up.found > wanted || (missing > 0 && catch_up.trimmed == 0) {
+                if catch_up.found > wanted || (missing > 0 && catch_up.trimmed == 0 && !catch_up.gave_up) {
                     self.metrics.ledger_violations.inc();
                     tracing::error!(
                         tail = self.account.id,
@@ -343,17 +364,31 @@ impl Session {
                 if missing > 0 {
                     self.count_matched(missing);
                     self.count_dropped(missing);
-                    self.dropped.push(trimmed_notice(missing, self.clock.now()));
-                    self.state = State::Sending(Own::new(), After::Live);
+                    let now = self.clock.now();
+                    self.dropped.push(if catch_up.gave_up {
+                        self.metrics.unread_lines.inc_by(missing);
+                        lost_notice(missing, "log_unavailable", now)
+                    } else {
+                        trimmed_notice(missing, now)
+                    });
                 }
+                self.state = State::Sending(Own::new(), After::Live);
             }
         }
+    }
+
+    /// The client did not get the frames that said which logs are away now.
+    fn turned(&mut self, away: Away) {
+        if self.feed.key().notices {
+            self.notices.extend(away.since(&self.away));
+        }
+        self.away = away;
     }
 
     /// A frame of lines that were read for this session alone; `None` when there are no more and the state has moved on.
     fn own_frame(&mut self) -> Option<Bytes> {
         let State::Sending(lines, _) = &mut self.state else { return None };
-        if lines.is_empty() && self.dropped.is_empty() {
+        if lines.is_empty() && self.dropped.is_empty() && self.notices.is_empty() {
             if let State::Sending(_, after) = std::mem::replace(&mut self.state, State::Live)
                 && let After::CatchUp(catch_up) = after
             {
@@ -364,6 +399,16 @@ impl Session {
             }
             return None;
         }
+        let mut lines = std::mem::take(lines);
+        let frame = self.encode(&mut lines);
+        if let State::Sending(left, _) = &mut self.state {
+            *left = lines;
+        }
+        Some(frame)
+    }
+
+    /// A frame of the first of some lines, and of what is to be told.
+    fn encode(&mut self, lines: &mut Own) -> Bytes {
         let encoder = self.encoder.get_or_insert_with(|| FrameEncoder::new(self.feed.key().encoding.clone()));
         while let Some((line, text)) = lines.pop_front() {
             encoder.push(line.timestamp, &text, &line.labels);
@@ -372,10 +417,11 @@ impl Session {
             }
         }
         let count = encoder.lines() as u64;
-        let frame = encoder.finish(&std::mem::take(&mut self.dropped), &Extras::default());
+        let extras = Extras { notices: &std::mem::take(&mut self.notices), resume: None };
+        let frame = encoder.finish(&std::mem::take(&mut self.dropped), &extras);
         self.count_matched(count);
         self.count_delivered(count, frame.len());
-        Some(frame)
+        frame
     }
 
     fn count_matched(&self, lines: u64) {

@@ -1,18 +1,24 @@
 //! What a feed follows: each of its tenants in each of its logs.
 //!
 //! Invariants:
-//! * The sources of a feed are numbered when it opens, and a number never changes its meaning. Whatever is said of the feed's progress
-//!   is said per source: the same log is followed once per tenant, and the follows are not equally far.
+//! * A source gets its number when it begins, and a number never changes its meaning: it is that tenant in that log for as long as the feed
+//!   lives. There are never fewer; what is known of the first ones says nothing of those that begin later.
+//! * Whatever is said of the feed's progress is said per source: the same log is followed once per tenant, and the follows are not equally
+//!   far.
 //! * A batch has one tenant, so within a feed (source, seq, index) names a line, as (log, seq, index) does.
 
 use std::sync::Arc;
 
+use parking_lot::RwLock;
 use smallvec::SmallVec;
 use tailwater_logql::LogQuery;
 use tailwater_model::{TenantId, Timestamp};
 use tailwater_wire::node::{
     Answer, Direction, Follow, FollowRequest, Node, Part, ReadChunk, ReadRequest, SelectRequest, Selected,
 };
+
+/// Most sources that a feed ever has.
+pub(crate) const MAX_SOURCES: usize = 1 << 14;
 
 /// The number of a source in its feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,7 +33,7 @@ impl SourceId {
         Self(at as u32)
     }
 
-    const fn at(self) -> usize {
+    pub(crate) const fn at(self) -> usize {
         self.0 as usize
     }
 }
@@ -62,10 +68,17 @@ impl Source {
     }
 
     /// The newest `limit` lines from `start` on.
-    pub(crate) fn newest(&self, query: &Arc<LogQuery>, as_of: u64, start: Timestamp, limit: usize) -> Answer<Selected> {
-        self.node.select(SelectRequest {
+    pub(crate) fn newest(
+        &self,
+        node: &dyn Node,
+        query: &Arc<LogQuery>,
+        (part, as_of): (Part, u64),
+        start: Timestamp,
+        limit: usize,
+    ) -> Answer<Selected> {
+        node.select(SelectRequest {
             tenant: self.tenant.clone(),
-            part: Part::Whole,
+            part,
             query: Arc::clone(query),
             detect_level: self.detect_level,
             as_of,
@@ -77,26 +90,38 @@ impl Source {
     }
 }
 
-/// The sources of a feed. Cheap to clone.
-#[derive(Clone)]
-pub(crate) struct Sources(Arc<[Source]>);
+/// The sources that a feed has begun, shared by its task and its sessions. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Sources(Arc<RwLock<Vec<Arc<Source>>>>);
 
 impl Sources {
-    /// Numbers sources in the order in which they come.
-    pub(crate) fn new(sources: impl IntoIterator<Item = Source>) -> Self {
-        Self(sources.into_iter().collect())
+    /// Adds one. `None`: there are [`MAX_SOURCES`].
+    pub(crate) fn add(&self, source: Source) -> Option<SourceId> {
+        let mut sources = self.0.write();
+        let id = SourceId::new(sources.len());
+        (sources.len() < MAX_SOURCES).then(|| {
+            sources.push(Arc::new(source));
+            id
+        })
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
+    /// Has somebody else answer for the log of a source.
+    pub(crate) fn answered_by(&self, id: SourceId, node: &Arc<dyn Node>) {
+        if let Some(source) = self.0.write().get_mut(id.at()) {
+            let Source { tenant, detect_level, .. } = source.as_ref();
+            let (tenant, detect_level) = (tenant.clone(), *detect_level);
+            *source = Arc::new(Source { node: Arc::clone(node), tenant, detect_level });
+        }
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (SourceId, &Source)> {
-        (0..).map(SourceId).zip(self.0.iter())
+    /// Those of now.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (SourceId, Arc<Source>)> + use<> {
+        let sources = self.0.read().clone();
+        (0..).map(SourceId).zip(sources)
     }
 
-    pub(crate) fn get(&self, id: SourceId) -> Option<&Source> {
-        self.0.get(id.at())
+    pub(crate) fn get(&self, id: SourceId) -> Option<Arc<Source>> {
+        self.0.read().get(id.at()).cloned()
     }
 }
 
@@ -108,6 +133,11 @@ pub(crate) struct Positions(SmallVec<[u64; 2]>);
 impl Positions {
     pub(crate) fn seq(&self, source: SourceId) -> u64 {
         self.0.get(source.at()).copied().unwrap_or(0)
+    }
+
+    /// Whether anything is said of a source, be it that nothing of it has been read.
+    pub(crate) fn names(&self, source: SourceId) -> bool {
+        source.at() < self.0.len()
     }
 
     /// Moves a source to `seq`. Never moves backwards.
@@ -143,5 +173,6 @@ mod tests {
         positions.advance(c, 2);
         positions.advance(a, 4);
         assert_eq!(positions.iter().collect::<Vec<_>>(), [(a, 4), (b, 7), (c, 2)]);
+        assert!(positions.names(c) && !positions.names(SourceId::new(3)));
     }
 }

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use tailwater_model::LabelSet;
 
 use crate::logs::with_tenant;
-use crate::source::{Source, SourceId, Sources};
+use crate::source::{SourceId, Sources};
 
 /// Most label sets that are known.
 const MAX_SETS: usize = 4096;
@@ -36,8 +36,8 @@ impl TenantLabels {
         if let Some((_, made)) = self.known.get(&key) {
             return made.clone();
         }
-        let Some(Source { tenant, .. }) = self.sources.get(source) else { return labels.clone() };
-        let made = with_tenant(labels, tenant);
+        let Some(of) = self.sources.get(source) else { return labels.clone() };
+        let made = with_tenant(labels, &of.tenant);
         let bytes = labels.heap_bytes() + made.heap_bytes();
         if bytes <= MAX_BYTES {
             if self.known_bytes + bytes > MAX_BYTES || self.known.len() >= MAX_SETS {
@@ -56,6 +56,7 @@ mod tests {
     use tailwater_model::{Labels, TenantId};
 
     use super::*;
+    use crate::source::Source;
     use crate::testing::TestNode;
 
     fn labels(tenants: &[&str]) -> TenantLabels {
@@ -64,7 +65,9 @@ mod tests {
             tenant: TenantId::parse(tenant).unwrap(),
             detect_level: false,
         };
-        TenantLabels::new(Sources::new(tenants.iter().map(source)))
+        let sources = Sources::default();
+        tenants.iter().for_each(|tenant| assert!(sources.add(source(tenant)).is_some()));
+        TenantLabels::new(sources)
     }
 
     fn set(pairs: &[(&str, &str)]) -> LabelSet {

@@ -229,6 +229,7 @@ fn check(app: &App, request: &Request) -> Result<Accepted, Failure> {
             delay_for: params.delay_for,
             encoding,
             on_slow,
+            notices: matches!(form.get("notices"), "1" | "true"),
         })
     });
     Ok(Accepted { request, manners: Manners { heartbeat, drop_to_resume: is_grafana } })
