@@ -100,7 +100,7 @@ pub struct CopyInfo {
 #[derive(Clone)]
 pub struct Copies(Arc<Shared>);
 
-pub(self) struct Shared {
+struct Shared {
     dir: PathBuf,
     config: CopiesConfig,
     limits: Arc<dyn TenantLimits>,

@@ -88,7 +88,7 @@ impl Streaming {
                     return Some(Ok(records));
                 }
                 Next::Nothing => grown.await,
-                Next::OnDisk(upto) => match self.from_disk(upto).await {
+                Next::OnDisk(upto) => match self.read_on_disk(upto).await {
                     Ok((records, through)) => {
                         self.read.extend(records);
                         self.after = through;
@@ -102,7 +102,7 @@ impl Streaming {
         }
     }
 
-    async fn from_disk(&self, upto: u64) -> Result<(Vec<CopiedRecord>, u64), NodeError> {
+    async fn read_on_disk(&self, upto: u64) -> Result<(Vec<CopiedRecord>, u64), NodeError> {
         let unavailable = |reason: String| NodeError::Unavailable { log: self.log.id, reason };
         let turns = self.log.disk.as_ref().map(|disk| Arc::clone(&disk.copy_turns));
         let turns = turns.ok_or_else(|| unavailable("there is no write-ahead log".to_owned()))?;

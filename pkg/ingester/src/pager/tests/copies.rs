@@ -77,7 +77,7 @@ async fn cut_all(cutter: &Cutter, log: &crate::log::ArrivalLog, max_bytes: u64) 
 
 #[tokio::test]
 async fn whoever_ends_at_whatever_step_no_line_is_in_two_blocks_or_in_none() {
-    for step in 0.. {
+    for step in (0..).step_by(3) {
         let mut bench = Bench::new();
         bench.push_much().await;
         let head = bench.ingester.log.head();
