@@ -449,8 +449,7 @@ async fn a_node_that_is_silent_is_left_for_a_copy() {
 
 #[tokio::test(start_paused = true)]
 async fn pushes_go_to_the_less_busy_of_two() {
-    let takers: Vec<_> = ["a", "b", "me"].iter().map(|name| member(name, Role::All, None, &[])).collect();
-    let mut all = takers.clone();
+    let mut all: Vec<_> = ["a", "b", "me"].iter().map(|name| member(name, Role::All, None, &[])).collect();
     for (name, change) in [("dead", 0), ("leaving", 1), ("querier", 2)] {
         let mut member = member(name, Role::All, None, &[]);
         match change {
