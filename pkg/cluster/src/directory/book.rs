@@ -64,8 +64,13 @@ impl Book {
             let logs = if member.name == me { own } else { &member.logs };
             let own_log = logs.first().filter(|_| member.role.ingests());
             for log in logs {
-                let known = self.0.contains_key(log);
-                if !known && (member.state == State::Joining || self.0.len() >= MAX_LOGS) {
+                let known = self.0.get(log);
+                if known.is_none() && (member.state == State::Joining || self.0.len() >= MAX_LOGS) {
+                    continue;
+                }
+                // Gossip remembers who has left for a while.
+                let has_left = !member.alive && member.state == State::Leaving;
+                if has_left && known.is_none_or(|known| !known.seen.contains_key(&member.name)) {
                     continue;
                 }
                 let of_log = self.0.entry(*log).or_default();
@@ -148,6 +153,9 @@ mod tests {
         book.update(start + LEFT_AFTER + DISOWNED_FOR, &members(&[without, left]), "me", &[]);
         assert_eq!(names(&book, 1), None);
         assert_eq!(names(&book, 2), Some(vec!["a".to_owned()]));
+        // It starts again.
+        book.update(start + LEFT_AFTER + DISOWNED_FOR, &members(&[a, b]), "me", &[]);
+        assert_eq!(names(&book, 1), Some(vec!["b".to_owned(), "a".to_owned()]));
     }
 
     #[tokio::test(start_paused = true)]

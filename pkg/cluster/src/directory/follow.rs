@@ -159,8 +159,8 @@ impl Following {
             tokio::select! {
                 biased;
                 event = stream.follow.next() => return match event {
-                    None => self.broken("it ended".into()),
-                    Some(FollowEvent::Away { reason }) => self.broken(reason),
+                    None => self.broken("it ended"),
+                    Some(FollowEvent::Away { reason }) => self.broken(&reason),
                     Some(event) => {
                         self.works();
                         self.pass(event)
@@ -195,7 +195,7 @@ impl Following {
                         return None;
                     }
                 }
-                () = sleep_until(silent) => return self.broken(format!("silent for {patience:?}").into()),
+                () = sleep_until(silent) => return self.broken(&format!("silent for {patience:?}")),
             }
         }
     }
@@ -233,7 +233,7 @@ impl Following {
         }
     }
 
-    fn broken(&mut self, reason: Arc<str>) -> Option<FollowEvent> {
+    fn broken(&mut self, reason: &str) -> Option<FollowEvent> {
         let stream = self.stream.take()?;
         self.probe = None;
         self.known.metrics.follow_breaks.inc();

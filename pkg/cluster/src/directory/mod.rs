@@ -94,8 +94,11 @@ impl Drop for Directory {
 struct Entry {
     known: Arc<Known>,
     node: Arc<dyn Node>,
-    ways: BTreeMap<String, ((SocketAddr, u64), Arc<Way>, Arc<Learnt>)>,
+    ways: BTreeMap<String, Reached>,
 }
+
+/// The address and the generation of a node, the way there, and what was learnt of it.
+type Reached = ((SocketAddr, u64), Arc<Way>, Arc<Learnt>);
 
 /// What the task of a [`Directory`] works with.
 struct Table {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::unfold;
+use proptest::prelude::*;
 use tailwater_logql::LogQuery;
 use tailwater_logql::patterns::Pattern;
 use tailwater_model::{LabelSet, Labels, TenantId, Timestamp};
@@ -449,8 +450,7 @@ async fn a_node_that_is_silent_is_left_for_a_copy() {
 
 #[tokio::test(start_paused = true)]
 async fn pushes_go_to_the_less_busy_of_two() {
-    let takers: Vec<_> = ["a", "b", "me"].iter().map(|name| member(name, Role::All, None, &[])).collect();
-    let mut all = takers.clone();
+    let mut all: Vec<_> = ["a", "b", "me"].iter().map(|name| member(name, Role::All, None, &[])).collect();
     for (name, change) in [("dead", 0), ("leaving", 1), ("querier", 2)] {
         let mut member = member(name, Role::All, None, &[]);
         match change {
@@ -475,4 +475,68 @@ async fn pushes_go_to_the_less_busy_of_two() {
     assert_eq!(directory.pick(&[]).unwrap().member.name, "b");
     assert_eq!(directory.pick(&["b".to_owned()]).unwrap().member.name, "a");
     assert!(directory.pick(&["b".to_owned(), "a".to_owned()]).is_none());
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Push(u64),
+    Copy(usize),
+    Up(usize, bool),
+    Gossip(usize, bool),
+    Wait(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => (1..5_u64).prop_map(Step::Push),
+        3 => (1..3_usize).prop_map(Step::Copy),
+        3 => (0..3_usize, any::<bool>()).prop_map(|(at, up)| Step::Up(at, up)),
+        2 => (0..3_usize, any::<bool>()).prop_map(|(at, alive)| Step::Gossip(at, alive)),
+        3 => (0..2500_u64).prop_map(Step::Wait),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// Whoever goes down when, whatever gossip thinks of it, and however far copies are behind: every line comes once and in order.
+    #[test]
+    fn a_follow_is_exact(steps in proptest::collection::vec(step(), 1..40)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            const NAMES: [&str; 3] = ["owner", "b", "c"];
+            let (mut world, directory) = World::new(&NAMES);
+            let mut tail = follow(&node(&directory), 0);
+            let (last, mut wanted) = watch::channel(None::<u64>);
+            let tailing = tokio::spawn(async move {
+                let mut seqs = Vec::new();
+                while wanted.borrow_and_update().is_none_or(|last| seqs.last() != Some(&last)) {
+                    tokio::select! {
+                        event = tail.next() => if let FollowEvent::Lines(batch) = event.expect("no end") {
+                            seqs.extend(batch.lines.iter().map(|line| line.seq));
+                        },
+                        _ = wanted.changed() => {}
+                    }
+                }
+                seqs
+            });
+            let head = |world: &World| *world.places["owner"].head.borrow();
+            for step in steps {
+                match step {
+                    Step::Push(more) if *world.places["owner"].up.borrow() => world.push(&["owner"], head(&world) + more),
+                    Step::Push(_) => {}
+                    Step::Copy(at) => world.push(&[NAMES[at]], head(&world)),
+                    Step::Up(at, up) => world.up(NAMES[at], up),
+                    Step::Gossip(at, alive) => world.change(NAMES[at], |member| member.alive = alive),
+                    Step::Wait(millis) => sleep(Duration::from_millis(millis)).await,
+                }
+            }
+            world.up("owner", true);
+            let end = head(&world) + 1;
+            world.push(&["owner"], end);
+            last.send_replace(Some(end));
+            let seqs = timeout(Duration::from_secs(60), tailing).await.expect("the last line").unwrap();
+            assert_eq!(seqs, (1..=end).collect::<Vec<_>>());
+        });
+    }
 }

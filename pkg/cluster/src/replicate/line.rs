@@ -44,7 +44,7 @@ pub(super) struct Ended {
 }
 
 impl Ended {
-    fn broken(reason: impl ToString) -> Self {
+    fn broken(reason: &dyn ToString) -> Self {
         Self { reason: reason.to_string(), stuck: false }
     }
 }
@@ -62,7 +62,7 @@ pub(super) async fn carry(
     let in_blocks = begin.in_blocks;
     let stream = match timeout(BEGIN_TIMEOUT, courier.copy(&to, begin)).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Ended::broken(error),
+        Ok(Err(error)) => return Ended::broken(&error),
         Err(_) => return Ended { reason: format!("it did not begin within {BEGIN_TIMEOUT:?}"), stuck: true },
     };
     // A new copy begins after what is in blocks.
@@ -76,6 +76,7 @@ pub(super) async fn carry(
         caught_up: false,
         told_blocks: in_blocks,
         name: to.name,
+        id: shared.enter(),
         shared,
         metrics,
     };
@@ -97,13 +98,15 @@ struct Line {
     caught_up: bool,
     told_blocks: u64,
     name: String,
+    /// Tells it from an earlier one to the same node.
+    id: u64,
     shared: Arc<Shared>,
     metrics: ReplicatorMetrics,
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
-        self.shared.gone(&self.name);
+        self.shared.gone(&self.name, self.id);
     }
 }
 
@@ -111,7 +114,7 @@ impl Line {
     async fn run(&mut self, copied: &dyn Copied, stream: CopyStream, head: u64) -> Ended {
         let CopyStream { mut sink, mut acks, .. } = stream;
         let mut records = copied.records(head);
-        self.shared.acknowledged(&self.name, head);
+        self.shared.acknowledged(&self.name, self.id, head);
         let mut sending: Option<Answer<()>> = None;
         let mut look = interval(LOOK_AT_BLOCKS);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -132,8 +135,8 @@ impl Line {
                             sending = Some(sink.in_blocks(in_blocks));
                         }
                     }
-                    Some(Err(error)) => return Ended::broken(error),
-                    None => return Ended::broken("its stream ended"),
+                    Some(Err(error)) => return Ended::broken(&error),
+                    None => return Ended::broken(&"its stream ended"),
                 },
                 sent = async {
                     match &mut sending {
@@ -143,7 +146,7 @@ impl Line {
                 } => {
                     sending = None;
                     if let Err(error) = sent {
-                        return Ended::broken(error);
+                        return Ended::broken(&error);
                     }
                 }
                 piece = records.next(), if has_room => match piece {
@@ -151,8 +154,8 @@ impl Line {
                         self.sent(&piece);
                         sending = Some(sink.send(piece));
                     }
-                    Some(Err(error)) => return Ended::broken(error),
-                    None => return Ended::broken("the log is closed"),
+                    Some(Err(error)) => return Ended::broken(&error),
+                    None => return Ended::broken(&"the log is closed"),
                 },
                 _ = look.tick() => {
                     let in_blocks = copied.in_blocks();
@@ -200,7 +203,7 @@ impl Line {
             self.metrics.in_flight_bytes.dec_by(bytes as i64);
         }
         // What says the same again is no progress.
-        if self.shared.acknowledged(&self.name, through) {
+        if self.shared.acknowledged(&self.name, self.id, through) {
             self.waiting_since = Instant::now();
         }
         self.settle(self.end.is_some_and(|end| through >= end));
@@ -210,7 +213,7 @@ impl Line {
     fn settle(&mut self, has_all: bool) {
         if has_all && !self.caught_up {
             self.caught_up = true;
-            self.shared.caught_up(&self.name);
+            self.shared.caught_up(&self.name, self.id);
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -22,6 +23,8 @@ pub struct Follower {
     pub through: u64,
     /// Whether it has had everything there was once since its stream began.
     pub up_to_date: bool,
+    #[serde(skip)]
+    line: u64,
 }
 
 /// See the module.
@@ -30,6 +33,7 @@ pub(super) struct Shared {
     /// Copies beside the owner that a push waits for.
     quorum: usize,
     followers: Mutex<BTreeMap<String, Follower>>,
+    lines: AtomicU64,
     /// Somebody has caught up.
     pub(super) news: Notify,
     metrics: ReplicatorMetrics,
@@ -38,24 +42,30 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(copied: Arc<dyn Copied>, quorum: usize, metrics: ReplicatorMetrics) -> Self {
         copied.acknowledged_by(&[], quorum);
-        Self { copied, quorum, followers: Mutex::default(), news: Notify::new(), metrics }
+        Self { copied, quorum, followers: Mutex::default(), lines: AtomicU64::new(0), news: Notify::new(), metrics }
     }
 
     pub(super) fn followers(&self) -> Vec<Follower> {
         self.followers.lock().values().cloned().collect()
     }
 
+    /// A number for a stream to a node, greater than those before.
+    pub(super) fn enter(&self) -> u64 {
+        self.lines.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// Answers whether that is more than before.
-    pub(super) fn acknowledged(&self, node: &str, through: u64) -> bool {
+    pub(super) fn acknowledged(&self, node: &str, line: u64, through: u64) -> bool {
         let mut followers = self.followers.lock();
-        let more = match followers.get_mut(node) {
+        let more = match followers.get_mut(node).filter(|follower| follower.line >= line) {
+            Some(follower) if follower.line > line => false,
             Some(follower) if follower.through >= through => false,
             Some(follower) => {
                 follower.through = through;
                 true
             }
             None => {
-                followers.insert(node.to_owned(), Follower { node: node.to_owned(), through, up_to_date: false });
+                followers.insert(node.to_owned(), Follower { node: node.to_owned(), through, up_to_date: false, line });
                 true
             }
         };
@@ -65,9 +75,9 @@ impl Shared {
         more
     }
 
-    pub(super) fn caught_up(&self, node: &str) {
+    pub(super) fn caught_up(&self, node: &str, line: u64) {
         let mut followers = self.followers.lock();
-        if let Some(follower) = followers.get_mut(node) {
+        if let Some(follower) = followers.get_mut(node).filter(|follower| follower.line == line) {
             follower.up_to_date = true;
         }
         self.tell(&followers);
@@ -75,9 +85,10 @@ impl Shared {
         self.news.notify_one();
     }
 
-    pub(super) fn gone(&self, node: &str) {
+    pub(super) fn gone(&self, node: &str, line: u64) {
         let mut followers = self.followers.lock();
-        if followers.remove(node).is_some() {
+        if followers.get(node).is_some_and(|follower| follower.line == line) {
+            followers.remove(node);
             self.tell(&followers);
         }
     }
