@@ -2,6 +2,7 @@
 
 mod bench;
 mod client;
+mod cluster;
 mod demo;
 mod error;
 mod moment;
@@ -52,6 +53,7 @@ enum Command {
     Push(push::PushArgs),
     Bench(bench::BenchArgs),
     Storage(storage::StorageArgs),
+    Cluster(cluster::ClusterArgs),
 }
 
 fn main() -> ExitCode {
@@ -72,6 +74,7 @@ fn main() -> ExitCode {
             Command::Push(args) => push::run(args).await,
             Command::Bench(args) => bench::run(args).await,
             Command::Storage(args) => storage::run(args).await,
+            Command::Cluster(args) => cluster::run(args).await,
         }
     });
     // What still runs in the background has nothing to say any more.

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use tailwater_server::{Config, Kind, Loaded, Server, logging};
 
 use crate::error::Error;
-use crate::signals::Stop;
+use crate::signals::{Hangup, Stop};
 use crate::terminal::tell;
 
 const EXAMPLES: &str = "\
@@ -16,12 +16,19 @@ Examples:
   tailwater serve --storage-url s3://logs/prod   blocks in a bucket; keys from AWS_*
   tailwater serve --http-listen 0.0.0.0:3100     for other machines too
   tailwater serve --http-listen 127.0.0.1:0      on a free port; standard error says which
+  tailwater serve --gossip-listen :7946 --http-listen :3100 --grpc-listen :9095 \\
+    --storage-url s3://logs/prod --join other:7946    a member of a cluster
+  tailwater serve --target querier --join a:7946,b:7946 --storage-url s3://logs/prod
   tailwater serve --config tailwater.yaml        with a file; a Loki user's largely works
   TAILWATER_LIMITS_CONFIG_INGESTION_RATE_MB=50 tailwater serve
   TAILWATER_INGESTER_WAL_ENABLED=false tailwater serve    lines in memory only
 
+A cluster is on with --join, --gossip-listen or a --target that is not all; its members need a store
+that all of them reach.
+
 Order of settings: defaults < file < TAILWATER_* environment < flags. One line on standard error
-names the address: listening http=ADDRESS. SIGTERM or Ctrl-C drains tails and requests and ends; a
+names the addresses: listening http=ADDRESS, and in a cluster grpc=ADDRESS gossip=ADDRESS. SIGHUP reads
+certificates again. SIGTERM or Ctrl-C drains tails and requests and ends; a
 second one ends at once. Exit codes: 0 fine, 1 failed, 2 bad usage or configuration.";
 
 /// Run the server
@@ -37,6 +44,15 @@ pub(crate) struct ServeArgs {
     /// Address for HTTP and WebSocket; port 0 picks a free one [default: 127.0.0.1:3100]
     #[arg(long, value_name = "ADDR", value_parser = parse_listen)]
     http_listen: Option<Listen>,
+    /// Address for calls of other members; port 0 picks a free one [default: that of HTTP, port 9095]
+    #[arg(long, value_name = "ADDR", value_parser = parse_listen)]
+    grpc_listen: Option<Listen>,
+    /// UDP address for gossip with other members; port 0 picks a free one [default: that of gRPC, port 7946]
+    #[arg(long, value_name = "ADDR", value_parser = parse_listen)]
+    gossip_listen: Option<Listen>,
+    /// Gossip address of a member to begin with, HOST:PORT; names are looked up again and again (repeatable)
+    #[arg(long, value_name = "ADDR", value_delimiter = ',')]
+    join: Vec<String>,
     /// Folder of what survives a restart [default: ./data]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
@@ -55,6 +71,10 @@ pub(crate) struct ServeArgs {
 enum Target {
     /// Everything
     All,
+    /// Takes pushes and keeps a log
+    Ingester,
+    /// Answers queries and tails; pushes go on to an ingester
+    Querier,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -99,8 +119,15 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Error> {
     }
     // Before the server listens: whoever sees it listen may stop it.
     let mut stop = Stop::listen()?;
+    let mut renew = Hangup::listen()?;
     let server = Server::start(config).await?;
-    tell(&format!("listening http={}", server.addrs().http));
+    let certificates = server.certificates();
+    tokio::spawn(async move {
+        while renew.next().await {
+            certificates.reload().await;
+        }
+    });
+    tell(&format!("listening {}", server.addrs()));
     server.run_until(async move { stop.wait().await }).await;
     Ok(())
 }
@@ -123,6 +150,11 @@ impl ServeArgs {
         set("target", name(self.target.and_then(|t| t.to_possible_value())));
         set("server.http_listen_address", self.http_listen.as_ref().map(|l| l.host.clone()));
         set("server.http_listen_port", self.http_listen.as_ref().map(|l| l.port.to_string()));
+        set("server.grpc_listen_address", self.grpc_listen.as_ref().map(|l| l.host.clone()));
+        set("server.grpc_listen_port", self.grpc_listen.as_ref().map(|l| l.port.to_string()));
+        set("memberlist.bind_addr", self.gossip_listen.as_ref().map(|l| l.host.clone()));
+        set("memberlist.bind_port", self.gossip_listen.as_ref().map(|l| l.port.to_string()));
+        set("memberlist.join_members", Some(self.join.join(",")).filter(|join| !join.is_empty()));
         set("data_dir", self.data_dir.clone());
         set("storage.url", self.storage_url.clone());
         set("server.log_level", name(self.log_level.and_then(|l| l.to_possible_value())));

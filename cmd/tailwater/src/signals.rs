@@ -1,6 +1,7 @@
-//! Ctrl-C and SIGTERM: the first asks the command to come to an end, the second ends the process at once.
+//! Ctrl-C and SIGTERM: the first asks the command to come to an end, the second ends the process at once. SIGHUP: files that were read are
+//! to be read again.
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::error::Error;
@@ -50,5 +51,20 @@ impl Stop {
         if self.0.wait_for(|asked| *asked).await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+}
+
+/// Tells when files are to be read again.
+pub(crate) struct Hangup(Signal);
+
+impl Hangup {
+    /// Starts to listen for the signal, which ends the process no more. Needs a runtime.
+    pub(crate) fn listen() -> Result<Self, Error> {
+        signal(SignalKind::hangup()).map(Self).map_err(|e| Error::Failed(format!("cannot listen for signals: {e}")))
+    }
+
+    /// Waits for the next one; false if there will be none. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> bool {
+        self.0.recv().await.is_some()
     }
 }

@@ -64,7 +64,12 @@ impl Storage {
         if !config.ingester.wal.enabled {
             return Ok(Self { ingester, history: None, deletes: None, kept: None });
         }
-        let objects = Objects::open(&config.storage_url(), &options(config))?;
+        let objects = if config.target.ingests() || !config.is_storage_local() {
+            Objects::open(&config.storage_url(), &options(config))?
+        } else {
+            // A folder has one process that writes to it, and that is the ingester.
+            Objects::open_read_only(&config.storage_url(), &options(config))?
+        };
         if ingester.is_some() {
             tracing::info!(wal = %config.wal_dir().display(), store = objects.url(), "lines are kept");
         } else {

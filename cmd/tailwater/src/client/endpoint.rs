@@ -10,12 +10,14 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::tls::{Stream, Tls, TlsArgs};
 use super::{CONNECT_TIMEOUT, ClientError};
 use crate::error::Error;
 
 /// What stands unescaped in the value of a query parameter.
 const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 const DEFAULT_HTTP_PORT: u16 = 80;
+const DEFAULT_HTTPS_PORT: u16 = 443;
 
 /// The server to talk to. The environment variables are logcli's.
 #[derive(Args, Clone, Debug)]
@@ -42,6 +44,8 @@ pub(crate) struct ServerArgs {
     /// A further request header, `Name: value` (repeatable)
     #[arg(long = "header", value_name = "HEADER")]
     pub(crate) headers: Vec<String>,
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
 }
 
 impl ServerArgs {
@@ -55,6 +59,7 @@ impl ServerArgs {
             bearer_token: None,
             bearer_token_file: None,
             headers: Vec::new(),
+            tls: TlsArgs::default(),
         }
     }
 
@@ -85,7 +90,7 @@ impl ServerArgs {
                 .map_err(|_| Error::Usage(format!("--header {header:?}: {:?} is no header name", name.trim())))?;
             headers.append(name, value("--header", text.trim())?);
         }
-        Endpoint::parse(&self.addr, headers)
+        Endpoint::parse(&self.addr, headers, &self.tls)
     }
 
     fn authorization(&self) -> Result<Option<HeaderValue>, Error> {
@@ -131,22 +136,19 @@ pub(crate) struct Endpoint {
     port: u16,
     prefix: String,
     headers: HeaderMap,
+    tls: Option<Tls>,
 }
 
 impl Endpoint {
-    fn parse(addr: &str, headers: HeaderMap) -> Result<Self, Error> {
+    fn parse(addr: &str, headers: HeaderMap, tls: &TlsArgs) -> Result<Self, Error> {
         let usage = |problem: &str| Error::Usage(format!("--addr {addr:?}: {problem}"));
         let uri: hyper::Uri = addr.parse().map_err(|_| usage("not a URL; write for example http://127.0.0.1:3100"))?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => {
-                return Err(usage(
-                    "https is not supported by this version; put a proxy that speaks TLS in between and name it with http://",
-                ));
-            }
+        let is_safe = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
             Some(other) => return Err(usage(&format!("{other:?} is not supported; write http://host:port"))),
             None => return Err(usage(&format!("the scheme is missing; write http://{addr}"))),
-        }
+        };
         let authority = uri.authority().ok_or_else(|| usage("the host is missing"))?;
         if authority.as_str().contains('@') {
             return Err(usage("credentials do not go into the URL; use --username and --password"));
@@ -154,9 +156,11 @@ impl Endpoint {
         if uri.query().is_some() {
             return Err(usage("a server's URL has no query part"));
         }
+        let port = if is_safe { DEFAULT_HTTPS_PORT } else { DEFAULT_HTTP_PORT };
         Ok(Self {
+            tls: is_safe.then(|| tls.to(authority.host())).transpose()?,
             host: authority.host().to_owned(),
-            port: authority.port_u16().unwrap_or(DEFAULT_HTTP_PORT),
+            port: authority.port_u16().unwrap_or(port),
             prefix: uri.path().trim_end_matches('/').to_owned(),
             headers,
         })
@@ -188,15 +192,21 @@ impl Endpoint {
     ///
     /// # Errors
     /// [`ClientError::Connect`].
-    pub(crate) async fn connect(&self) -> Result<TcpStream, ClientError> {
+    pub(crate) async fn connect(&self) -> Result<Stream, ClientError> {
         let failed = |reason: String| ClientError::Connect { address: self.address(), reason };
         let host = self.host.trim_start_matches('[').trim_end_matches(']');
-        let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect((host, self.port)))
+        let connecting = async {
+            let tcp = TcpStream::connect((host, self.port)).await?;
+            tcp.set_nodelay(true)?;
+            match &self.tls {
+                None => Ok(Stream::Plain(tcp)),
+                Some(tls) => tls.over(tcp).await,
+            }
+        };
+        timeout(CONNECT_TIMEOUT, connecting)
             .await
             .map_err(|_| failed(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs())))?
-            .map_err(|e| failed(e.to_string()))?;
-        stream.set_nodelay(true).map_err(|e| failed(e.to_string()))?;
-        Ok(stream)
+            .map_err(|e| failed(e.to_string()))
     }
 }
 
@@ -222,7 +232,7 @@ mod tests {
     fn urls_that_cannot_work_say_what_to_write() {
         for (addr, says) in [
             ("localhost:3100", "http://localhost:3100"),
-            ("https://x", "https is not supported"),
+            ("https://[x", "not a URL"),
             ("http://u:p@x", "--username"),
             ("http://x?y=1", "no query part"),
             ("ftp://x", "\"ftp\" is not supported"),

@@ -4,6 +4,7 @@ pub(crate) mod answer;
 pub(crate) mod endpoint;
 pub(crate) mod http;
 pub(crate) mod socket;
+pub(crate) mod tls;
 
 use std::time::Duration;
 

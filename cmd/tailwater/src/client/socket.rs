@@ -10,7 +10,6 @@ use hyper::header::{
 };
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
@@ -18,6 +17,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use super::http::{AGENT, reason};
+use super::tls::Stream;
 use super::{ClientError, Endpoint};
 
 /// How long the handshake may take: a tail reads its history only after it.
@@ -28,7 +28,7 @@ const MAX_MESSAGE_BYTES: usize = 64 << 20;
 const MAX_REFUSAL_BYTES: usize = 64 << 10;
 
 /// An open WebSocket.
-pub(crate) type Socket = WebSocketStream<TcpStream>;
+pub(crate) type Socket = WebSocketStream<Stream>;
 
 /// Opens a WebSocket on a target (path and query).
 ///
@@ -47,7 +47,7 @@ pub(crate) async fn open(endpoint: &Endpoint, target: &str, read_buffer: usize) 
 
 async fn handshake(
     endpoint: &Endpoint,
-    stream: TcpStream,
+    stream: Stream,
     target: &str,
     read_buffer: usize,
 ) -> Result<Socket, ClientError> {
@@ -90,7 +90,7 @@ async fn handshake(
     }
     let upgraded = hyper::upgrade::on(response).await.map_err(|e| broken(reason(&e)))?;
     let parts = upgraded
-        .downcast::<TokioIo<TcpStream>>()
+        .downcast::<TokioIo<Stream>>()
         .map_err(|_| broken("the upgraded connection is not the one that was opened".to_owned()))?;
     let config = WebSocketConfig::default()
         .read_buffer_size(read_buffer)

@@ -324,12 +324,10 @@ pub(super) fn doubtful(config: &Config) -> Option<(&'static str, &'static str)> 
     if !config.is_clustered() {
         return None;
     }
-    let url = config.storage_url();
-    let is_local = url.starts_with("file://") || !url.contains("://");
-    (is_local && config.ingester.wal.enabled).then_some((
+    (config.is_storage_local() && config.ingester.wal.enabled).then_some((
         "storage.url",
-        "blocks are in a folder; if the other members of the cluster do not share it, they cannot read what is in it: \
-         use s3://, gs:// or az://, or mount the same folder everywhere",
+        "blocks are in a folder, and only one process may write to it: members that have another one do not find what is in it; \
+         use s3://, gs:// or az://",
     ))
 }
 

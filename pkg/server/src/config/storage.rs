@@ -151,6 +151,14 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Whether blocks are in a folder.
+    pub(crate) fn is_storage_local(&self) -> bool {
+        let url = self.storage_url();
+        url.starts_with("file://") || !url.contains("://")
+    }
+}
+
 impl StorageConfig {
     /// Whether the url looks like one; whether there is anything is found out when it is opened.
     pub(super) fn check_url(&self) -> Result<(), String> {

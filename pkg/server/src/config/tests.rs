@@ -60,8 +60,8 @@ ruler:
             "loki.yaml:9:1 schema_config",
             "loki.yaml:21:1 ruler",
             "loki.yaml:7:18 common.instance_addr",
-            "loki.yaml:5:21 server.grpc_listen_port",
             "loki.yaml:19:21 limits_config.retention_period",
+            "loki.yaml:5:21 server.grpc_listen_port",
         ]
     );
 }

@@ -5,6 +5,8 @@
 //! * What cannot be used is told and changes nothing: what was in force stays in force.
 
 #[cfg(test)]
+mod served_tests;
+#[cfg(test)]
 pub(crate) mod testing;
 
 use std::fmt;

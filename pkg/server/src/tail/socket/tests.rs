@@ -1,7 +1,7 @@
 use super::*;
 use prometheus_client::registry::Registry;
 use std::collections::VecDeque;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
