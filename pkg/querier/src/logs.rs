@@ -188,24 +188,32 @@ fn merge(mut parts: Vec<Lines>, direction: Direction, once: bool) -> Lines {
     }
     // Stable, and quick with runs that are sorted.
     lines.sort_by(|(_, (a, _)), (_, (b, _))| by_time_and_stream(a, b, direction));
-    if once {
+    if once && direction == Direction::Backward {
+        // The same are left out as forward.
+        lines.reverse();
+        drop_repeats(&mut lines);
+        lines.reverse();
+    } else if once {
         drop_repeats(&mut lines);
     }
     lines.into_iter().map(|(_, line)| line).collect()
 }
 
-/// Leaves out lines that equal one of another part: a push that was sent again, to another ingester.
+/// Leaves out lines that equal one of an earlier part: a push that was sent again, to another ingester.
 fn drop_repeats(lines: &mut Vec<(usize, (MatchedLine, Bytes))>) {
-    let mut of: Option<(Timestamp, u64)> = None;
-    let mut met: HashMap<(Bytes, LabelSet), usize> = HashMap::new();
-    lines.retain(|(part, (line, text))| {
-        let here = (line.timestamp, line.stream_hash);
-        if of != Some(here) {
-            of = Some(here);
-            met.clear();
-        }
-        *met.entry((text.clone(), line.labels.clone())).or_insert(*part) == *part
-    });
+    let mut keep = Vec::with_capacity(lines.len());
+    let together = |a: &(usize, (MatchedLine, Bytes)), b: &(usize, (MatchedLine, Bytes))| {
+        (a.1.0.timestamp, a.1.0.stream_hash) == (b.1.0.timestamp, b.1.0.stream_hash)
+    };
+    for group in lines.chunk_by(together) {
+        let of_one_part = group.iter().all(|(part, _)| group.first().is_some_and(|(first, _)| first == part));
+        let mut met: HashMap<(&Bytes, &LabelSet), usize> = HashMap::new();
+        let mut is_first =
+            |part: usize, text, labels| of_one_part || *met.entry((text, labels)).or_insert(part) == part;
+        keep.extend(group.iter().map(|(part, (line, text))| is_first(*part, text, &line.labels)));
+    }
+    let mut keep = keep.into_iter();
+    lines.retain(|_| keep.next() == Some(true));
 }
 
 /// Keeps the first line and then those at least `interval` away from the line kept before.

@@ -166,6 +166,12 @@ impl Boundaries {
         known.boundary = Some(Boundary { upto, at: Instant::now() });
     }
 
+    /// All are to be asked for by the next query.
+    #[cfg(test)]
+    pub(crate) fn ask_again(&self) {
+        self.state.lock().at = None;
+    }
+
     /// The log cannot be reached: until it is asked again it has no boundary. False: it has none already.
     fn lost(&self, log: LogId, error: &NodeError) -> bool {
         let mut state = self.state.lock();
