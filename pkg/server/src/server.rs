@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use crate::app::App;
+use crate::cluster::care::Care;
 use crate::cluster::forward::Forward;
 use crate::cluster::host::OwnHost;
 use crate::cluster::{self, Cluster, Join, Plan};
@@ -119,7 +120,8 @@ impl Server {
             .map_err(|error| ConfigError { at: "no_auth_tenant".to_owned(), what: error.to_string() })?;
         let limits = config.tenant_limits();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let storage = Storage::open(&config, &limits, &clock).await?;
+        let care = Care::new();
+        let storage = Storage::open(&config, &limits, &clock, &care).await?;
         let intake = Intake::new(&config, storage.ingester.clone());
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
@@ -127,9 +129,11 @@ impl Server {
         let (cluster, nodes) = if config.is_clustered() {
             let (ingester, history) = (storage.ingester.clone(), storage.history.clone());
             let (plan, about) = Plan::make(&config, http, &certificates, ingester, history).await?;
-            let host = OwnHost::new(Arc::clone(&intake), cluster::copies(&config, &storage).await?);
+            let host = OwnHost::new(Arc::clone(&intake), storage.copies.clone());
             let (cluster, nodes, pick) = Cluster::new(about, join(plan, host).await?, &mut registry);
             intake.join(Forward::new(pick, metrics.clone()));
+            let orphans = storage.orphans(config.ingester.orphan_after);
+            care.begin(cluster.members.clone(), cluster.about.me.clone(), Arc::clone(&nodes), orphans);
             (Some(cluster), nodes)
         } else {
             let own = storage.ingester.iter().map(|ingester| Arc::clone(ingester) as Arc<dyn Node>);
@@ -203,6 +207,7 @@ fn querier_config(config: &Config) -> tailwater_querier::Config {
         feed_ring_bytes: mebibytes(config.querier.feed_ring_mb),
         feed_merge_bytes: mebibytes(config.querier.feed_merge_mb),
         query_memory_bytes: mebibytes(config.querier.query_memory_mb),
+        allow_partial: config.querier.allow_partial,
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
-use tailwater_ingester::{Ingester, PagerConfig};
+use tailwater_ingester::{Copies, CopiesConfig, Ingester, PagerConfig, Replication};
 use tailwater_model::{Clock, TenantLimits};
 use tailwater_store::catalog::{Catalog, Refresh};
 use tailwater_store::deletes::Deletes;
@@ -20,6 +20,7 @@ use tailwater_store::wal::{self, SyncPolicy};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
+use crate::cluster::care::{Care, Orphans};
 use crate::config::WalSync;
 use crate::{Config, Error};
 
@@ -37,6 +38,8 @@ pub(crate) struct Storage {
     pub(crate) history: Option<History>,
     /// None where lines are in memory only, or where nothing is deleted on request.
     pub(crate) deletes: Option<Arc<Deletes>>,
+    /// Copies of others' logs; none where none are kept.
+    pub(crate) copies: Option<Copies>,
     /// None where lines are in memory only.
     kept: Option<Kept>,
 }
@@ -58,11 +61,12 @@ impl Storage {
         config: &Config,
         limits: &Arc<dyn TenantLimits>,
         clock: &Arc<dyn Clock>,
+        care: &Arc<Care>,
     ) -> Result<Self, Error> {
         let mebibytes = |n: u32| u64::from(n) << 20;
         let ingester = if config.target.ingests() { Some(open_log(config, limits, clock).await?) } else { None };
         if !config.ingester.wal.enabled {
-            return Ok(Self { ingester, history: None, deletes: None, kept: None });
+            return Ok(Self { ingester, history: None, deletes: None, copies: None, kept: None });
         }
         let objects = if config.target.ingests() || !config.is_storage_local() {
             Objects::open(&config.storage_url(), &options(config))?
@@ -98,13 +102,29 @@ impl Storage {
             ..Settings::default()
         };
         let housekeeping = ingester.as_ref().map(|ingester| {
-            let of_log = Arc::clone(ingester);
-            let settled = Arc::new(move || of_log.in_blocks_until());
+            let (of_log, of_all) = (Arc::clone(ingester), Arc::clone(care));
             let (limits, clock) = (Arc::clone(limits), Arc::clone(clock));
-            Arc::new(Housekeeping::new(Arc::clone(&catalog), requests, limits, settled, settings, clock))
+            if !config.is_clustered() {
+                let settled = Arc::new(move || of_log.in_blocks_until());
+                return Arc::new(Housekeeping::new(Arc::clone(&catalog), requests, limits, settled, settings, clock));
+            }
+            let settled = Arc::new(move || of_all.settled().min(of_log.in_blocks_until()));
+            let care = Arc::clone(care);
+            let leads = Arc::new(move || care.leads());
+            Arc::new(Housekeeping::led(Arc::clone(&catalog), requests, limits, settled, leads, settings, clock))
         });
+        let copies = match &ingester {
+            Some(_) if config.common.replication_factor > 1 => {
+                let max_bytes = mebibytes(config.ingester.copies_max_mb);
+                let settings = CopiesConfig::of(&log_config(config), max_bytes)?;
+                let copies = Copies::open(config.data_dir.join("copies"), settings, Arc::clone(limits), Arc::clone(clock))?;
+                copies.attach(history.clone());
+                Some(copies)
+            }
+            _ => None,
+        };
         let kept = Kept { catalog, pager, housekeeping };
-        Ok(Self { ingester, history: Some(history), deletes, kept: Some(kept) })
+        Ok(Self { ingester, history: Some(history), deletes, copies, kept: Some(kept) })
     }
 
     /// Adds the metrics of what looks after blocks.
@@ -114,6 +134,9 @@ impl Storage {
             (None, Some(history)) => history.register(registry),
             (None, None) => {}
         }
+        if let Some(copies) = &self.copies {
+            copies.register_metrics(registry);
+        }
         if let Some(kept) = &self.kept {
             if let Some(housekeeping) = &kept.housekeeping {
                 housekeeping.register_metrics(registry);
@@ -121,6 +144,12 @@ impl Storage {
             kept.catalog.register(registry);
             kept.catalog.objects().register(registry);
         }
+    }
+
+    /// Copies, and what becomes of them when the owners of their logs are gone for `after`.
+    pub(crate) fn orphans(&self, after: Duration) -> Option<Orphans> {
+        let (copies, kept) = self.copies.clone().zip(self.kept.as_ref())?;
+        Some(Orphans { copies, catalog: Arc::clone(&kept.catalog), pager: kept.pager, after })
     }
 
     /// Takes back what the log holds, and begins to put lines into blocks; the ingester is ready then, and `ready` is called. Not waited for:
@@ -191,8 +220,14 @@ impl Storage {
         if ingester.recovering().is_some() {
             return;
         }
-        let ingester = Arc::clone(ingester);
-        match tokio::task::spawn_blocking(move || ingester.end()).await {
+        let (ingester, copies) = (Arc::clone(ingester), self.copies.clone());
+        let end = move || {
+            if let Some(copies) = copies {
+                copies.close();
+            }
+            ingester.end()
+        };
+        match tokio::task::spawn_blocking(end).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "the write-ahead log was not closed in good order"),
             Err(error) => tracing::warn!(%error, "the write-ahead log was not closed in good order"),
@@ -206,15 +241,18 @@ async fn open_log(
     limits: &Arc<dyn TenantLimits>,
     clock: &Arc<dyn Clock>,
 ) -> Result<Arc<Ingester>, Error> {
-    let log_memory_bytes = usize::try_from(u64::from(config.ingester.log_memory_mb) << 20).unwrap_or(usize::MAX);
-    let settings = tailwater_ingester::Config {
-        log_memory_bytes,
-        wal: config.ingester.wal.enabled.then(|| wal(config)),
-        ..tailwater_ingester::Config::default()
-    };
+    let settings = log_config(config);
     let (limits, clock) = (Arc::clone(limits), Arc::clone(clock));
     let opened = tokio::task::spawn_blocking(move || Ingester::open(settings, limits, clock)).await;
     Ok(opened.map_err(|error| Error::Storage(error.to_string()))??)
+}
+
+fn log_config(config: &Config) -> tailwater_ingester::Config {
+    let log_memory_bytes = usize::try_from(u64::from(config.ingester.log_memory_mb) << 20).unwrap_or(usize::MAX);
+    let replication =
+        Replication { quorum: config.common.replication_factor / 2, timeout: config.ingester.replication_timeout };
+    let wal = config.ingester.wal.enabled.then(|| wal(config));
+    tailwater_ingester::Config { log_memory_bytes, wal, replication }
 }
 
 /// Opens the store of a configuration for reading, also beside a server that uses it.

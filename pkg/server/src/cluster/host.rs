@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tailwater_ingester::Copies;
 use tailwater_model::LogId;
 use tailwater_wire::host::{CopyBegin, Copying, ForwardedPush, Host, PushAnswer};
 use tailwater_wire::node::{Answer, Node, NodeError};
@@ -11,12 +12,12 @@ use crate::intake::Intake;
 /// See the module.
 pub(crate) struct OwnHost {
     intake: Arc<Intake>,
-    /// What answers for copies.
-    copies: Option<Arc<dyn Host>>,
+    /// Copies of others' logs.
+    copies: Option<Copies>,
 }
 
 impl OwnHost {
-    pub(crate) fn new(intake: Arc<Intake>, copies: Option<Arc<dyn Host>>) -> Arc<Self> {
+    pub(crate) fn new(intake: Arc<Intake>, copies: Option<Copies>) -> Arc<Self> {
         Arc::new(Self { intake, copies })
     }
 
@@ -28,7 +29,7 @@ impl OwnHost {
 impl Host for OwnHost {
     fn log(&self, log: LogId) -> Option<Arc<dyn Node>> {
         let own = self.own().filter(|own| own.log_id() == log);
-        own.or_else(|| self.copies.as_ref().and_then(|copies| copies.log(log)))
+        own.or_else(|| self.copies.as_ref().and_then(|copies| copies.node(log)))
     }
 
     fn logs(&self) -> Vec<LogId> {
@@ -45,7 +46,7 @@ impl Host for OwnHost {
     fn copy(&self, begin: CopyBegin) -> Answer<Arc<dyn Copying>> {
         match &self.copies {
             // The owner of a log keeps no copy of it: whoever asks believes somebody else to be the owner.
-            Some(copies) if self.own().is_none_or(|own| own.log_id() != begin.log) => copies.copy(begin),
+            Some(copies) if self.own().is_none_or(|own| own.log_id() != begin.log) => copies.begin(begin),
             _ => Box::pin(async move {
                 let reason = "this node keeps no copy of it".to_owned();
                 Err(NodeError::Unavailable { log: begin.log, reason })

@@ -4,6 +4,7 @@
 //! how members find and call each other.
 
 mod addresses;
+pub(crate) mod care;
 pub(crate) mod forward;
 pub(crate) mod host;
 mod listen;
@@ -31,7 +32,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 pub(crate) use self::listen::{Dial, Incoming};
-pub(crate) use self::parts::{copies, join};
+pub(crate) use self::parts::join;
 use crate::config::{Secret, Target};
 use crate::server::bind;
 use crate::tls::{self, Certificates};

@@ -334,5 +334,5 @@ pub(super) fn doubtful(config: &Config) -> Option<(&'static str, &'static str)> 
 /// Whether a setting has no effect outside of a cluster.
 pub(super) fn is_of_cluster(path: &str) -> bool {
     ["common.", "memberlist.", "cluster.", "server.grpc_"].iter().any(|section| path.starts_with(section))
-        || matches!(path, "ingester.replication_timeout" | "ingester.orphan_after")
+        || matches!(path, "ingester.replication_timeout" | "ingester.copies_max_mb" | "ingester.orphan_after")
 }

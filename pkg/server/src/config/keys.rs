@@ -92,6 +92,7 @@ pub(super) const CONFIG_KEYS: &[Key<Config>] = keys! { Config;
     "ingester.wal.max_mb" => ingester.wal.max_mb: Whole<u32>,
     "ingester.wal.flush_on_shutdown" => ingester.wal.flush_on_shutdown: Flag,
     "ingester.replication_timeout" => ingester.replication_timeout: Time,
+    "ingester.copies_max_mb" => ingester.copies_max_mb: Whole<u32>,
     "ingester.orphan_after" => ingester.orphan_after: Time,
     "storage.url" => storage.url: Text,
     "storage.max_bytes" => storage.max_bytes: Size<u64>,

@@ -132,6 +132,8 @@ pub struct IngesterConfig {
     pub wal: WalConfig,
     /// How long a push waits for its copies.
     pub replication_timeout: Duration,
+    /// Bound on copies of others' logs on disk, in MiB; 0: until the disk is full.
+    pub copies_max_mb: u32,
     /// How long an owner of a log may be gone before those who have copies put it into blocks.
     pub orphan_after: Duration,
 }
@@ -207,6 +209,7 @@ impl Default for Config {
                 target_block_mb: 128,
                 wal: WalConfig::default(),
                 replication_timeout: Duration::from_secs(5),
+                copies_max_mb: 0,
                 orphan_after: Duration::from_secs(60),
             },
             storage: StorageConfig::default(),
