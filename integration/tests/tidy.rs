@@ -15,16 +15,18 @@ const FILE_LINES_MAX: usize = 600;
 /// Which crates of the workspace a crate may use, and where each stands: model ← logql ← wire ← store ← ingester; wire ← querier; all ← server ←
 /// the binary. wire stands on logql because the trait between queriers and ingesters speaks of compiled queries
 /// (docs/adr/0002-node-trait.md). The integration tests use none: they see what a client sees.
-const EDGES: [(&str, &[&str]); 9] = [
+const EDGES: [(&str, &[&str]); 10] = [
     ("tailwater-model", &[]),
     ("tailwater-logql", &["tailwater-model"]),
     ("tailwater-wire", &["tailwater-logql", "tailwater-model"]),
+    ("tailwater-cluster", &["tailwater-logql", "tailwater-model", "tailwater-wire"]),
     ("tailwater-store", &["tailwater-logql", "tailwater-model", "tailwater-wire"]),
     ("tailwater-ingester", &["tailwater-logql", "tailwater-model", "tailwater-store", "tailwater-wire"]),
     ("tailwater-querier", &["tailwater-logql", "tailwater-model", "tailwater-wire"]),
     (
         "tailwater-server",
         &[
+            "tailwater-cluster",
             "tailwater-ingester",
             "tailwater-logql",
             "tailwater-model",

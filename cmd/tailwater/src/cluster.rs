@@ -44,9 +44,8 @@ struct Answer {
     members: Vec<Member>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-#[derive(Default)]
 struct About {
     name: String,
     me: String,

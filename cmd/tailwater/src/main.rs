@@ -33,6 +33,7 @@ Examples:
   tailwater tail '{app=\"web\"} |= \"error\"'            lines with a word, as they arrive
   tailwater query --since 24h '{app=\"web\"}'          lines of the past
   some-program | tailwater push --label app=web      lines into a server
+  tailwater cluster                                  who is in a cluster
 
 Exit codes: 0 fine, 1 failed, 2 bad usage or configuration.";
 

@@ -69,10 +69,11 @@ impl Collected {
     ///
     /// # Errors
     /// 503 when all bodies together take too much.
-    pub(crate) fn hold(body: &[u8], in_flight: &Arc<InFlight>) -> Result<Self, Failure> {
-        let mut held = Self { bytes: Vec::new(), taken: 0, in_flight: Arc::clone(in_flight) };
-        held.append(body)?;
-        Ok(held)
+    pub(crate) fn hold(bytes: Vec<u8>, in_flight: &Arc<InFlight>) -> Result<Self, Failure> {
+        if !in_flight.grow(bytes.len()) {
+            return Err(full());
+        }
+        Ok(Self { taken: bytes.len(), bytes, in_flight: Arc::clone(in_flight) })
     }
 
     fn append(&mut self, chunk: &[u8]) -> Result<(), Failure> {

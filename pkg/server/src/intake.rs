@@ -133,7 +133,7 @@ impl Intake {
             return Err(not_here());
         }
         let ForwardedPush { tenant, body } = push;
-        let held = Collected::hold(&body, &self.in_flight)?;
+        let held = Collected::hold(body.to_vec(), &self.in_flight)?;
         let most = compress::expands_to("", &body, &self.caps);
         let caps = self.caps;
         let read = move || Ok(Read { push: push::unpack(&body, &caps)?, packed: Some(held) });
@@ -155,10 +155,13 @@ impl Intake {
             let Read { push, packed } = read()?;
             match own.storing() {
                 Some(ingester) => Ok(Step::Stored(ingester.push(&tenant, push, packed.as_deref()))),
-                None if may_go_on => Ok(Step::Onward(match packed {
-                    Some(packed) => Bytes::from_owner(packed),
-                    None => push::pack(&push)?.into(),
-                })),
+                None if may_go_on => {
+                    let packed = match packed {
+                        Some(packed) => packed,
+                        None => Collected::hold(push::pack(&push)?, &own.in_flight)?,
+                    };
+                    Ok(Step::Onward(Bytes::from_owner(packed)))
+                }
                 None => Err(not_here()),
             }
         };

@@ -192,7 +192,7 @@ impl Server {
             tracing::warn!("requests are still being answered; they are cut off");
         }
         // Alone nobody else has the lines: the process waits for them however long that takes.
-        let patience = if app.cluster.is_some() { deadline } else { Instant::now() + FLUSH };
+        let patience = if app.cluster.is_some() { deadline - cluster::LEAVE } else { Instant::now() + FLUSH };
         app.storage.close(app.config.ingester.wal.flush_on_shutdown.then_some(patience)).await;
         if let Some(cluster) = &app.cluster {
             cluster.leave().await;
@@ -254,8 +254,13 @@ async fn accept(
             None => drop(tokio::spawn(serving.run(tcp.into()))),
             Some(tls) => {
                 let handshake = TlsAcceptor::from(tls.now()).accept(tcp);
+                let mut finish = finish.subscribe();
                 tokio::spawn(async move {
-                    match tokio::time::timeout(HANDSHAKE, handshake).await {
+                    let shaken = tokio::select! {
+                        shaken = tokio::time::timeout(HANDSHAKE, handshake) => shaken,
+                        _said = finish.changed() => return,
+                    };
+                    match shaken {
                         Ok(Ok(stream)) => serving.run(stream.into()).await,
                         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
                         Err(_elapsed) => tracing::debug!("TLS handshake took too long"),

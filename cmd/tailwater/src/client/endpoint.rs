@@ -24,7 +24,7 @@ const DEFAULT_HTTPS_PORT: u16 = 443;
 #[command(next_help_heading = "Server")]
 pub(crate) struct ServerArgs {
     /// URL of a Loki-compatible server; a path in it is kept
-    #[arg(long, value_name = "URL", env = "LOKI_ADDR", default_value = "http://127.0.0.1:3100")]
+    #[arg(long, alias = "url", value_name = "URL", env = "LOKI_ADDR", default_value = "http://127.0.0.1:3100")]
     pub(crate) addr: String,
     /// Tenant, sent as X-Scope-OrgID; to read several together: 'a|b'
     #[arg(long, value_name = "TENANT", env = "LOKI_ORG_ID")]

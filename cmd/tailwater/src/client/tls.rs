@@ -112,6 +112,7 @@ fn unusable(flag: &str, file: &Path, why: impl fmt::Display) -> Error {
 }
 
 /// A connection to a server.
+#[derive(Debug)]
 pub(crate) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
@@ -187,5 +188,39 @@ mod tests {
         std::fs::write(dir.path().join("key.pem"), key.serialize_pem()).unwrap();
         let whole = TlsArgs { tls_key: Some(dir.path().join("key.pem")), ..half };
         assert!(whole.to("localhost").is_ok());
+    }
+
+    #[tokio::test]
+    async fn requests_and_sockets_go_through_tls_to_whom_is_trusted() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+        let own = rcgen::KeyPair::generate().unwrap();
+        let made = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&own).unwrap();
+        std::fs::write(&cert, made.pem()).unwrap();
+        std::fs::write(&key, own.serialize_pem()).unwrap();
+        let mut config = tailwater_server::Config::default();
+        config.server.http_listen_port = 0;
+        (config.server.http_tls.cert_file, config.server.http_tls.key_file) = (cert.clone(), key);
+        config.ingester.wal.enabled = false;
+        let server = Box::pin(tailwater_server::Server::start(config)).await.unwrap();
+        let at = server.addrs().http;
+        let (_stop, mut stopped) = crate::signals::Stop::manual();
+        tokio::spawn(server.run_until(async move { stopped.wait().await }));
+
+        let endpoint = |addr: String, tls_ca: Option<PathBuf>| {
+            let tls = TlsArgs { tls_ca, ..TlsArgs::default() };
+            crate::client::ServerArgs { addr, tls, ..crate::client::ServerArgs::local(at) }.endpoint().map(Arc::new)
+        };
+        let named = format!("https://localhost:{}", at.port());
+        let trusting = endpoint(named, Some(cert.clone())).unwrap();
+        let mut http = crate::client::Http::new(Arc::clone(&trusting));
+        assert_eq!(&http.get("/ready", &[]).await.unwrap()[..], b"ready\n");
+        let target = trusting.target("/loki/api/v1/tail", &[("query", "{a=\"b\"}")]);
+        let socket = crate::client::socket::open(&trusting, &target, 1024).await;
+        assert!(socket.is_ok(), "{:?}", socket.err());
+        // The address is not what the certificate is for.
+        let other = endpoint(format!("https://{at}"), Some(cert)).unwrap();
+        let refused = crate::client::Http::new(other).get("/ready", &[]).await.unwrap_err().to_string();
+        assert!(refused.starts_with("cannot connect to"), "{refused}");
     }
 }

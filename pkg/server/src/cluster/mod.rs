@@ -39,7 +39,7 @@ use crate::tls::{self, Certificates};
 use crate::{Config, Error};
 
 /// How long going from the cluster may take.
-const LEAVE: Duration = Duration::from_secs(3);
+pub(crate) const LEAVE: Duration = Duration::from_secs(3);
 
 /// Most other nodes that a client is told of.
 const MAX_OTHERS: usize = 16;
