@@ -22,6 +22,7 @@ mod metric;
 mod metric_tail;
 mod metrics;
 mod patterns;
+mod place;
 mod querier;
 mod range;
 mod replay;

@@ -23,7 +23,8 @@ use super::frame::{Told, frame};
 use super::reader::{Reached, Reader};
 use super::ring::{Frame, Positions, Ring};
 use crate::busy::busy;
-use crate::follows::{Listed, heads};
+use crate::follows::Listed;
+use crate::place::heads;
 use crate::source::MAX_SOURCES;
 use crate::{EndReason, Error};
 

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::collected::Part;
 use super::frame::Told;
 use super::{Pair, Plan};
-use crate::follows::place;
+use crate::place::place;
 
 /// See the module.
 pub(super) struct Reader {
