@@ -9,7 +9,7 @@
 //!
 //! Invariants:
 //! * Every log of the list becomes sources from where it was when the feed was opened, however late that is learnt: what is accepted after
-//!   the opening is live. The place errs on the side of what came before, by no more than [`ASKING`].
+//!   the opening is live. The place errs on the side of what came before, by little.
 //! * A source is followed from where it was; however often a follow begins anew, no event is taken from two of them at a time.
 //! * Nothing waits for a log. One of which nothing can be had is in [`Follows::away`] until it says something.
 //! * It is over when the list cannot change any more and every follow has ended, or when the querier is closed.
@@ -19,25 +19,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use futures_util::stream::{self, AbortHandle, FuturesUnordered, SelectAll, StreamExt, abortable};
 use tailwater_logql::LogQuery;
 use tailwater_model::LogId;
-use tailwater_wire::node::{FollowEvent, Gap, LogState, Node, NodeError, StateRequest};
+use tailwater_wire::node::{FollowEvent, Gap, Node, NodeError};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::away::Away;
 use crate::backoff::Backoff;
 use crate::feed::FeedTenant;
 use crate::metrics::Metrics;
+use crate::place::{heads, place};
 use crate::source::{Positions, Source, SourceId, Sources};
-
-/// How long the opening of a tail waits for the places of logs; the others begin later.
-pub(crate) const OPENING: Duration = Duration::from_millis(300);
-
-/// How long an answer may take that nobody waits for.
-pub(crate) const ASKING: Duration = Duration::from_secs(1);
 
 /// Pauses before a log is asked again where it was.
 const ASK_AGAIN: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
@@ -53,28 +47,6 @@ const CLOSING: Duration = Duration::from_secs(1);
 
 /// The logs there are, see [`crate::Nodes::nodes`].
 pub(crate) type Listed = watch::Receiver<Arc<[Arc<dyn Node>]>>;
-
-/// Asks a node where its log was when something was opened.
-pub(crate) async fn place(node: &dyn Node, opened: Instant) -> Result<u64, NodeError> {
-    // The request takes a while to get there: without something on top the place could lie after the opening.
-    let age = opened.elapsed() + ASKING;
-    within(ASKING, node, StateRequest { age: Some(age) }).await.map(|state| state.before)
-}
-
-/// Asks nodes where their logs are, side by side.
-pub(crate) async fn heads(nodes: &[Arc<dyn Node>]) -> Vec<Result<u64, NodeError>> {
-    let head = |node: Arc<dyn Node>| async move {
-        within(OPENING, node.as_ref(), StateRequest::default()).await.map(|state| state.head)
-    };
-    join_all(nodes.iter().cloned().map(head)).await
-}
-
-async fn within(patience: Duration, node: &dyn Node, request: StateRequest) -> Result<LogState, NodeError> {
-    match timeout(patience, node.state(request)).await {
-        Ok(state) => state,
-        Err(_elapsed) => Err(NodeError::Unavailable { log: node.log_id(), reason: "it did not answer in time".into() }),
-    }
-}
 
 /// What the feed is told.
 pub(crate) enum Happened {
@@ -145,7 +117,7 @@ pub(crate) struct Follows {
 }
 
 impl Follows {
-    /// Begins to follow what is listed; of logs that do not answer within [`OPENING`] later. Returns where its first sources begin, too.
+    /// Begins to follow what is listed; of logs that do not answer within [`crate::place::OPENING`] later. Returns where its first sources begin, too.
     /// `None`: there would be more than a feed may have.
     pub(crate) async fn open(
         mut listed: Listed,

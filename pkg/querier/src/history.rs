@@ -20,8 +20,8 @@ use tokio::time::timeout;
 
 use crate::away::{back, went};
 use crate::feed::Feed;
-use crate::follows::ASKING;
 use crate::logs::answer_order;
+use crate::place::ASKING;
 use crate::replay::{Own, Reading, named};
 use crate::ring::Joined;
 use crate::source::{Source, SourceId};

@@ -5,6 +5,8 @@
 //! session that fell behind catches up, exactly. Metric queries are tailed, too: [`metric_tail`].
 
 mod away;
+#[cfg(test)]
+mod away_tests;
 mod backoff;
 mod busy;
 mod detected;
@@ -20,6 +22,7 @@ mod metric;
 mod metric_tail;
 mod metrics;
 mod patterns;
+mod place;
 mod querier;
 mod range;
 mod replay;

@@ -30,7 +30,7 @@ const CATCH_UP_BYTES: usize = 1 << 20;
 const MIN_PART_BYTES: usize = 64 << 10;
 
 /// How long a read may take before it counts as failed.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Pauses before a source is read again that could not be read.
 const READ_AGAIN: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
@@ -58,7 +58,7 @@ pub(crate) struct CatchUp {
     pub(crate) to: Joined,
     /// What is still to be read.
     stretches: Vec<Stretch>,
-    reading: Option<(SourceId, Answer<ReadChunk>)>,
+    reading: Option<Reread>,
     max_bytes: usize,
     tenant_labels: Option<TenantLabels>,
     /// Lines found so far.
@@ -67,6 +67,13 @@ pub(crate) struct CatchUp {
     pub(crate) trimmed: u64,
     /// Whether a source was given up.
     pub(crate) gave_up: bool,
+}
+
+/// A read that is under way: of which source, and since when.
+struct Reread {
+    source: SourceId,
+    began: Instant,
+    chunk: Answer<ReadChunk>,
 }
 
 struct Stretch {
@@ -97,7 +104,7 @@ impl CatchUp {
     pub(crate) async fn read(&mut self, feed: &Feed) -> Result<Option<Own>, Error> {
         loop {
             self.stretches.retain(|stretch| stretch.after < stretch.through);
-            let (now, under_way) = (Instant::now(), self.reading.as_ref().map(|(source, _)| *source));
+            let (now, under_way) = (Instant::now(), self.reading.as_ref().map(|reading| reading.source));
             let place = |stretch: &&mut Stretch| {
                 let waits_until = stretch.failing.map(|(_, again)| again).filter(|again| *again > now);
                 // The same one again after a cancel.
@@ -106,14 +113,14 @@ impl CatchUp {
             let Some(stretch) = self.stretches.iter_mut().min_by_key(place) else { return Ok(None) };
             let id = stretch.source;
             let Some(source) = feed.sources.get(id) else { return Ok(None) };
-            if let (Some((_, again)), None) = (stretch.failing, &self.reading)
+            if let (Some((_, again)), None) = (stretch.failing, under_way)
                 && again > now
             {
                 sleep_until(again).await;
                 continue;
             }
             let (after, through) = (stretch.after, stretch.through);
-            let (_, reading) = self.reading.get_or_insert_with(|| {
+            let reading = self.reading.get_or_insert_with(|| {
                 let (log, read) = (source.node.log_id(), source.read(&feed.query, after, through, self.max_bytes));
                 let unavailable = move |reason: &str| NodeError::Unavailable { log, reason: reason.to_owned() };
                 let read = async move {
@@ -121,9 +128,9 @@ impl CatchUp {
                         timeout(PATIENCE, read).await.map_err(|_| unavailable("it did not answer in time"))??;
                     if chunk.through > after { Ok(chunk) } else { Err(unavailable("its answer does not go on")) }
                 };
-                (id, Box::pin(read))
+                Reread { source: id, began: now, chunk: Box::pin(read) }
             });
-            let chunk = reading.as_mut().await;
+            let (chunk, began) = (reading.chunk.as_mut().await, reading.began);
             self.reading = None;
             let chunk = match chunk {
                 Ok(chunk) => chunk,
@@ -131,7 +138,8 @@ impl CatchUp {
                     let now = Instant::now();
                     let since = stretch.failing.map_or(now, |(since, _)| since);
                     stretch.failing = Some((since, now + stretch.again.pause()));
-                    if now - since >= GIVE_UP {
+                    // The client may have taken nothing for long meanwhile: what counts is whether it was tried after that time.
+                    if began >= since + GIVE_UP {
                         tracing::warn!(tenant = %source.tenant, after, through, %error, "a catch-up gives a log up");
                         self.gave_up = true;
                         stretch.after = through;

@@ -11,10 +11,11 @@ use tailwater_logql::patterns::Pattern;
 use tailwater_model::{Clock, LabelSet, Labels, LogId, TenantId, Timestamp};
 use tailwater_wire::node::{
     Answer, Direction, Follow, FollowEvent, FollowRequest, Gap, LabelsRequest, LogState, MatchedBatch, MatchedLine,
-    Node, Partial, PatternsRequest, ReadChunk, ReadRequest, Sampled, SamplesRequest, SelectRequest, Selected,
-    SeriesRequest, StateRequest, Stats, StreamVolume, VolumeRequest,
+    Node, NodeError, Part, Partial, PatternsRequest, ReadChunk, ReadRequest, Sampled, SamplesRequest, SelectRequest,
+    Selected, SeriesRequest, StateRequest, Stats, StreamVolume, VolumeRequest,
 };
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::logs::answer_order;
 
@@ -28,6 +29,27 @@ impl Clock for TestClock {
     }
 }
 
+/// Logs that tests list and leave out.
+pub(crate) struct Changing(pub(crate) watch::Sender<Arc<[Arc<dyn Node>]>>);
+
+impl Changing {
+    pub(crate) fn new(nodes: &[&Arc<TestNode>]) -> Arc<Self> {
+        let listed = Arc::new(Self(watch::Sender::new(Arc::new([]))));
+        listed.list(nodes);
+        listed
+    }
+
+    pub(crate) fn list(&self, nodes: &[&Arc<TestNode>]) {
+        self.0.send_replace(nodes.iter().map(|node| Arc::clone(node) as Arc<dyn Node>).collect());
+    }
+}
+
+impl crate::Nodes for Changing {
+    fn nodes(&self) -> watch::Receiver<Arc<[Arc<dyn Node>]>> {
+        self.0.subscribe()
+    }
+}
+
 type Line = (Timestamp, Timestamp, Bytes);
 
 /// The tenant of tests that have one.
@@ -37,7 +59,13 @@ pub(crate) const TENANT: &str = "t";
 struct Log {
     /// Each with its tenant.
     batches: Vec<(TenantId, Vec<Line>)>,
+    /// When each was appended.
+    appended: Vec<Instant>,
+    /// Why nothing can be had for now: questions have no answer, follows say that they wait.
+    away: Option<Arc<str>>,
     trimmed: usize,
+    /// If it stands for blocks: so many batches are of its own log, the others of other logs.
+    own: Option<usize>,
     /// Tenants whose follows yield nothing for now.
     held: HashSet<TenantId>,
 }
@@ -52,6 +80,8 @@ pub(crate) struct TestNode {
     stream: Labels,
     /// What its answers lack.
     pub(crate) warnings: Mutex<Vec<String>>,
+    /// Up to where it says that its log is in blocks.
+    pub(crate) in_blocks: Mutex<u64>,
 }
 
 impl TestNode {
@@ -65,6 +95,7 @@ impl TestNode {
             labels,
             stream,
             warnings: Mutex::default(),
+            in_blocks: Mutex::default(),
         })
     }
 
@@ -78,13 +109,52 @@ impl TestNode {
         let tenant = TenantId::parse(tenant).unwrap();
         let lines =
             lines.iter().map(|(ts, text)| (Timestamp(*ts), Timestamp(now), Bytes::copy_from_slice(text.as_bytes())));
-        self.log.lock().batches.push((tenant, lines.collect()));
+        let mut log = self.log.lock();
+        log.batches.push((tenant, lines.collect()));
+        log.appended.push(Instant::now());
+        drop(log);
         self.appended.send_replace(false);
     }
 
     /// Forgets all batches up to this one.
     pub(crate) fn trim(&self, through: u64) {
         self.log.lock().trimmed = through as usize;
+    }
+
+    /// What is in blocks of these logs, each up to a batch, as the log `own` sees it.
+    pub(crate) fn as_blocks(own: LogId, mut nodes: Vec<(Arc<Self>, u64)>) -> Arc<Self> {
+        nodes.sort_by_key(|(node, _)| node.id != own);
+        let blocks = Self::new(own.as_u128());
+        {
+            let mut log = blocks.log.lock();
+            for (node, up_to) in nodes {
+                log.batches.extend(node.log.lock().batches.iter().take(up_to as usize).cloned());
+                if node.id == own {
+                    log.own = Some(log.batches.len());
+                }
+            }
+        }
+        blocks
+    }
+
+    /// Has nothing to be had, or has it back.
+    pub(crate) fn away(&self, reason: Option<&str>) {
+        self.log.lock().away = reason.map(Arc::from);
+        self.appended.send_modify(|_| {});
+    }
+
+    /// The answer, if there is one to be had when it is asked for.
+    fn answer<T: Send + 'static>(&self, answer: impl FnOnce() -> T) -> Answer<T> {
+        match self.log.lock().away.clone() {
+            None => {}
+            // Some do not answer, some say at once that they cannot.
+            Some(reason) if &*reason == "silent" => return Box::pin(std::future::pending()),
+            Some(reason) => {
+                let error = NodeError::Unavailable { log: self.id, reason: reason.to_string() };
+                return Box::pin(std::future::ready(Err(error)));
+            }
+        }
+        ready(answer())
     }
 
     /// Whose lines a request gets: nobody's if its selector does not match.
@@ -135,7 +205,7 @@ fn matched(
             lines.push(MatchedLine {
                 timestamp: *timestamp,
                 accepted_at: *accepted_at,
-                seq: seq + 1,
+                seq: if log.own.is_some_and(|own| seq as usize >= own) { 0 } else { seq + 1 },
                 index: index as u32,
                 offset: text.len() as u32,
                 len: line.len() as u32,
@@ -157,9 +227,13 @@ impl Node for TestNode {
         self.id
     }
 
-    fn state(&self, _: StateRequest) -> Answer<LogState> {
-        let head = self.log.lock().batches.len() as u64;
-        ready(LogState { head, before: head, in_blocks: 0, watermark: Timestamp::MAX })
+    fn state(&self, request: StateRequest) -> Answer<LogState> {
+        self.answer(|| {
+            let log = self.log.lock();
+            let older = |at: &&Instant| request.age.is_none_or(|age| at.elapsed() > age);
+            let (head, before) = (log.batches.len() as u64, log.appended.iter().filter(older).count() as u64);
+            LogState { head, before, in_blocks: *self.in_blocks.lock(), watermark: Timestamp::MAX }
+        })
     }
 
     fn follow(&self, request: FollowRequest) -> Follow {
@@ -167,15 +241,31 @@ impl Node for TestNode {
         let (log, labels) = (Arc::clone(&self.log), self.labels.clone());
         let next = move |after| {
             let log = log.lock();
+            if let Some(reason) = &log.away {
+                return Err(Arc::clone(reason));
+            }
             let head = if log.held.contains(&tenant) { after } else { log.batches.len() as u64 };
-            matched(&log, &labels, asked.as_ref(), after, head)
+            Ok(matched(&log, &labels, asked.as_ref(), after, head))
         };
-        let state = (request.after, self.appended.subscribe(), next);
-        Box::pin(stream::unfold(state, |(after, mut appended, next)| async move {
+        let state = (request.after, false, self.appended.subscribe(), next);
+        Box::pin(stream::unfold(state, |(after, is_away, mut appended, next)| async move {
             loop {
-                let (gap, batch) = next(after);
+                // What comes later is looked at again.
+                let closed = *appended.borrow_and_update();
+                let (gap, batch) = match next(after) {
+                    Ok(found) => found,
+                    Err(reason) if !is_away => {
+                        return Some((FollowEvent::Away { reason }, (after, true, appended, next)));
+                    }
+                    Err(_) if closed || appended.changed().await.is_err() => return None,
+                    Err(_) => continue,
+                };
                 if let Some(gap) = gap {
-                    return Some((FollowEvent::Gap(gap), (gap.through, appended, next)));
+                    return Some((FollowEvent::Gap(gap), (gap.through, false, appended, next)));
+                }
+                if is_away && batch.through <= after {
+                    let idle = FollowEvent::Idle { through: after, watermark: Timestamp(0) };
+                    return Some((idle, (after, false, appended, next)));
                 }
                 if batch.through > after {
                     let through = batch.through;
@@ -184,9 +274,9 @@ impl Node for TestNode {
                     } else {
                         FollowEvent::Lines(Arc::new(batch))
                     };
-                    return Some((event, (through, appended, next)));
+                    return Some((event, (through, false, appended, next)));
                 }
-                if *appended.borrow_and_update() || appended.changed().await.is_err() {
+                if closed || appended.changed().await.is_err() {
                     return None;
                 }
             }
@@ -194,23 +284,18 @@ impl Node for TestNode {
     }
 
     fn read(&self, request: ReadRequest) -> Answer<ReadChunk> {
-        let (asked, log) = (self.asked(&request.tenant, &request.query), self.log.lock());
-        // One batch at a time: more chunks, more seams to get wrong.
-        let first = request.after.max(log.trimmed as u64);
-        let (gap, batch) = matched(&log, &self.labels, asked.as_ref(), request.after, (first + 1).min(request.through));
-        ready(ReadChunk { through: batch.through.min(request.through), gap, batch })
+        let answer = || self.read_now(&request);
+        self.answer(answer)
     }
 
     fn select(&self, request: SelectRequest) -> Answer<Selected> {
-        let (asked, log) = (self.asked(&request.tenant, &request.query), self.log.lock());
-        let through = request.as_of.min(log.batches.len() as u64);
-        let (_, batch) = matched(&log, &self.labels, asked.as_ref(), 0, through);
-        let within = |l: &&MatchedLine| l.timestamp >= request.start && l.timestamp < request.end;
-        let mut lines: Vec<_> = batch.lines.iter().filter(within).map(|l| (l.clone(), batch.line(l))).collect();
-        lines.sort_by(|(a, _), (b, _)| answer_order(a, b, request.direction));
-        lines.truncate(request.limit);
-        debug_assert!(request.direction == Direction::Forward || lines.is_sorted_by_key(|(l, _)| -l.timestamp.nanos()));
-        ready(Selected { lines, warnings: self.warnings.lock().clone(), ..Selected::default() })
+        if let Part::Log { after } = request.part
+            && after < self.log.lock().trimmed as u64
+        {
+            let through = self.log.lock().trimmed as u64;
+            return Box::pin(std::future::ready(Err(NodeError::Trimmed { log: self.id, through })));
+        }
+        self.answer(|| self.select_now(&request))
     }
 
     fn samples(&self, request: SamplesRequest) -> Answer<Sampled> {
@@ -236,5 +321,28 @@ impl Node for TestNode {
 
     fn patterns(&self, _: PatternsRequest) -> Answer<Partial<Vec<Pattern>>> {
         ready(self.partial(Vec::new()))
+    }
+}
+
+impl TestNode {
+    fn read_now(&self, request: &ReadRequest) -> ReadChunk {
+        let (asked, log) = (self.asked(&request.tenant, &request.query), self.log.lock());
+        // One batch at a time: more chunks, more seams to get wrong.
+        let first = request.after.max(log.trimmed as u64);
+        let (gap, batch) = matched(&log, &self.labels, asked.as_ref(), request.after, (first + 1).min(request.through));
+        ReadChunk { through: batch.through.min(request.through), gap, batch }
+    }
+
+    fn select_now(&self, request: &SelectRequest) -> Selected {
+        let (asked, log) = (self.asked(&request.tenant, &request.query), self.log.lock());
+        let after = if let Part::Log { after } = request.part { after } else { 0 };
+        let through = request.as_of.min(log.batches.len() as u64);
+        let (_, batch) = matched(&log, &self.labels, asked.as_ref(), after, through.max(after));
+        let within = |l: &&MatchedLine| l.timestamp >= request.start && l.timestamp < request.end;
+        let mut lines: Vec<_> = batch.lines.iter().filter(within).map(|l| (l.clone(), batch.line(l))).collect();
+        lines.sort_by(|(a, _), (b, _)| answer_order(a, b, request.direction));
+        lines.truncate(request.limit);
+        debug_assert!(request.direction == Direction::Forward || lines.is_sorted_by_key(|(l, _)| -l.timestamp.nanos()));
+        Selected { lines, warnings: self.warnings.lock().clone(), ..Selected::default() }
     }
 }

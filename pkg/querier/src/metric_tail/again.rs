@@ -1,7 +1,7 @@
 //! Steps that a feed does not hold, evaluated for one session: those before the feed began, and those that the session was too slow for.
 //!
 //! Invariants: the lines are those up to the positions at which the feed's ring begins, so that what comes later is in a frame of the ring or
-//! is told there; a piece reads each line at most about twice, whatever the query's range; what waits for the client is bounded.
+//! is told there; what a node cannot say for now is left out, and the frames name the node; a piece reads each line at most about twice, whatever the query's range; what waits for the client is bounded.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -35,8 +35,7 @@ pub(super) async fn again(
     let mut count = (steps.end - steps.start).min(PIECE_STEPS.max(longest_range(&plan)));
     loop {
         let piece = steps.start..steps.start.saturating_add(count);
-        let read = tokio::time::timeout(plan.timeout, collect(&plan, piece.clone(), &as_of)).await;
-        return Ok(match read.map_err(|_elapsed| Error::Timeout)? {
+        return Ok(match collect(&plan, piece.clone(), &as_of).await {
             Ok(collected) => busy(|| frames(&plan, collected, piece, told)),
             Err(NodeError::TooLarge { .. }) if count > 1 => {
                 count /= 2;
@@ -63,14 +62,31 @@ type Found = (Collected, Vec<String>);
 
 async fn collect(plan: &Arc<Plan>, steps: Range<u32>, as_of: &Positions) -> Result<Found, NodeError> {
     let (mut collected, mut lacking) = (Collected::new(plan), Vec::new());
-    for (node, as_of) in plan.nodes.iter().zip(as_of.iter().copied()) {
+    let nodes = plan.nodes.read().clone();
+    for (node, as_of) in nodes.iter().zip(as_of.iter()) {
+        let unavailable = |reason: &str| NodeError::Unavailable { log: node.log_id(), reason: reason.to_owned() };
+        let Some(as_of) = *as_of else {
+            lacking.push(unavailable("where it was is not known").to_string());
+            continue;
+        };
         let rooms = collected.rooms(plan);
         let ask = |pair: super::Pair<'_>| {
             let room = rooms.get(pair.leaf).copied().unwrap_or_default();
             node.samples(plan.samples_request(pair, (0, as_of), steps.clone(), None, room))
         };
         let answers: Vec<_> = plan.pairs().map(ask).collect();
-        let answers = try_join_all(answers).await?;
+        let answers = match tokio::time::timeout(plan.timeout, try_join_all(answers)).await {
+            Ok(Ok(answers)) => answers,
+            Ok(Err(error @ NodeError::TooLarge { .. })) => return Err(error),
+            Ok(Err(error)) => {
+                lacking.push(error.to_string());
+                continue;
+            }
+            Err(_elapsed) => {
+                lacking.push(unavailable("it did not answer in time").to_string());
+                continue;
+            }
+        };
         let mut parts = Vec::new();
         for (pair, found) in plan.pairs().zip(answers) {
             warn(&mut lacking, found.warnings);

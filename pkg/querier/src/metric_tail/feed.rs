@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tailwater_model::{Clock, TenantIds, Timestamp};
-use tailwater_wire::node::{NodeError, StateRequest, warn};
+use tailwater_wire::node::{Node, NodeError, warn};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -23,6 +23,9 @@ use super::frame::{Told, frame};
 use super::reader::{Reached, Reader};
 use super::ring::{Frame, Positions, Ring};
 use crate::busy::busy;
+use crate::follows::Listed;
+use crate::place::heads;
+use crate::source::MAX_SOURCES;
 use crate::{EndReason, Error};
 
 /// What makes two tails the same feed.
@@ -53,47 +56,48 @@ pub(crate) struct Feed {
 
 impl Feed {
     /// The feed of a plan, opened if there is none of its kind.
-    pub(super) async fn shared(
-        plan: Arc<Plan>,
-        feeds: &Arc<Feeds>,
-        closing: watch::Receiver<bool>,
-    ) -> Result<Arc<Self>, Error> {
+    pub(super) async fn shared(plan: Arc<Plan>, feeds: &Arc<Feeds>, closing: watch::Receiver<bool>) -> Arc<Self> {
         let open = |feed: &Weak<Self>| feed.upgrade().filter(|feed| !feed.ring.lock().ended());
         if let Some(feed) = feeds.lock().get(&plan.key).and_then(open) {
-            return Ok(feed);
+            return feed;
         }
-        let opened = Self::open(plan, Arc::downgrade(feeds), closing).await?;
+        let opened = Self::open(plan, Arc::downgrade(feeds), closing).await;
         let mut known = feeds.lock();
         // Another tail may have been quicker; the one that is there is shared, ours is dropped (outside the lock, see its Drop).
         if let Some(feed) = known.get(&opened.plan.key).and_then(open) {
             drop(known);
-            return Ok(feed);
+            return feed;
         }
         known.insert(opened.plan.key.clone(), Arc::downgrade(&opened));
         drop(known);
-        Ok(opened)
+        opened
     }
 
-    async fn open(plan: Arc<Plan>, feeds: Weak<Feeds>, closing: watch::Receiver<bool>) -> Result<Arc<Self>, Error> {
-        let first = plan.step_due_after(plan.clock.now());
-        let mut readers = Vec::new();
+    async fn open(plan: Arc<Plan>, feeds: Weak<Feeds>, closing: watch::Receiver<bool>) -> Arc<Self> {
+        let (first, opened, mut listed) = (plan.step_due_after(plan.clock.now()), Instant::now(), plan.listed.clone());
         // What reads no lines waits for no node.
-        for node in plan.nodes.iter().filter(|_| plan.pairs().next().is_some()) {
-            let head = node.state(StateRequest::default()).await?.head;
-            readers.push(Reader::new(Arc::clone(node), head, first));
-        }
+        let reads = plan.pairs().next().is_some();
+        let nodes = if reads { listed.borrow_and_update().to_vec() } else { Vec::new() };
+        let heads = heads(&nodes).await;
+        let reader = |(node, head): (&Arc<dyn Node>, Result<u64, NodeError>)| {
+            Reader::new(Arc::clone(node), opened, head.ok(), first)
+        };
+        let readers: Vec<_> = nodes.iter().zip(heads).map(reader).collect();
+        *plan.nodes.write() = nodes;
         let ring = Arc::new(Mutex::new(Ring::new(first, positions(&readers), plan.ring_bytes)));
         let (published_tx, published) = watch::channel(first);
         let run = Run {
             collected: Collected::new(&plan),
             plan: Arc::clone(&plan),
+            opened,
+            listed: reads.then_some(listed),
             readers,
             ring: Arc::clone(&ring),
             published: published_tx,
         };
         plan.metrics.feeds.inc();
         let task = tokio::spawn(run.run(first, closing)).abort_handle();
-        Ok(Arc::new(Self { plan, ring, published, task, feeds, next_session: AtomicU64::new(1) }))
+        Arc::new(Self { plan, ring, published, task, feeds, next_session: AtomicU64::new(1) })
     }
 
     pub(super) fn session_number(&self) -> u64 {
@@ -118,6 +122,10 @@ impl Drop for Feed {
 /// The feed's task.
 struct Run {
     plan: Arc<Plan>,
+    opened: Instant,
+    /// None: nothing is read.
+    listed: Option<Listed>,
+    /// In the order of the plan's nodes.
     readers: Vec<Reader>,
     collected: Collected,
     ring: Arc<Mutex<Ring>>,
@@ -143,11 +151,34 @@ impl Run {
         self.published.send_modify(|_| {});
     }
 
+    /// Takes in what has been listed since the last step.
+    fn look_around(&mut self, step: u32) {
+        let Some(listed) = &mut self.listed else { return };
+        let nodes = Arc::clone(&listed.borrow_and_update());
+        for reader in &mut self.readers {
+            match nodes.iter().find(|node| node.log_id() == reader.log()) {
+                Some(node) => reader.listed(node),
+                None => reader.unlisted(),
+            }
+        }
+        for node in nodes.iter() {
+            let known = self.readers.iter().any(|reader| reader.log() == node.log_id());
+            if !known && self.readers.len() < MAX_SOURCES {
+                self.readers.push(Reader::new(Arc::clone(node), self.opened, None, step));
+                self.plan.nodes.write().push(Arc::clone(node));
+            }
+        }
+    }
+
     async fn answer(&mut self, step: u32) -> Frame {
+        self.look_around(step);
+        let reads = self.listed.is_some();
         let Self { plan, readers, collected, .. } = self;
         let deadline = Instant::now() + plan.patience();
         let rooms = collected.rooms(plan);
-        let all = join_all(readers.iter_mut().map(|reader| reader.reach(plan, step, &rooms, deadline))).await;
+        let parts = readers.iter_mut().filter(|reader| reader.takes_part());
+        let all = join_all(parts.map(|reader| reader.reach(plan, step, &rooms, deadline))).await;
+        readers.iter_mut().for_each(Reader::stepped);
         let (mut told, mut lacking, mut missing, mut full) = (Told::default(), Vec::new(), Vec::new(), None);
         let asked = all.len();
         for Reached { parts, told: more, lacking: more_lacking, missing: why } in all {
@@ -165,7 +196,7 @@ impl Run {
                 readers.iter_mut().for_each(Reader::begin_anew);
                 Err(Error::Node(error))
             }
-            None if asked > 0 && missing.len() == asked => Err(Error::NoIngester),
+            None if reads && missing.len() == asked => Err(Error::NoIngester),
             None => busy(|| collected.evaluate(plan, step)),
         };
         collected.forget_before(plan, step.saturating_add(1));

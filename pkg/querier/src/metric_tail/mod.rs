@@ -14,6 +14,8 @@
 //!   of any other.
 //! * A step at `t` holds every line that was accepted before `t + delay_for`, on every node that answered; a node that did not is named
 //!   in the frame.
+//! * A node that is listed later has a part from the next step on, from where its log was when the feed was opened. Places in logs are said
+//!   in the order in which nodes were first listed; it only grows.
 //! * A line that is accepted later, and lies in a window of a step that was answered, is counted as late in the next frame.
 //! * Every session gets every step from its first on, in order and once: being slow means being late.
 //! * What is collected stays within [`crate::Config::query_memory_bytes`] per range aggregation, frames within
@@ -35,6 +37,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::RwLock;
 use tailwater_logql::ast::MetricExpr;
 use tailwater_logql::go::bytes;
 use tailwater_logql::metric::{Grid, Steps, leaves};
@@ -45,6 +48,7 @@ use tokio::sync::watch;
 use self::feed::{Feed, Feeds, Key};
 pub use self::session::MetricSession;
 use crate::busy::busy;
+use crate::follows::Listed;
 use crate::meta::MetaRequest;
 use crate::metric::{Compiled, CompiledLeaf, check_metric, compile};
 use crate::metrics::Metrics;
@@ -90,12 +94,14 @@ impl MetricTails {
     }
 }
 
-/// What a feed and its sessions know of their query. It never changes.
+/// What a feed and its sessions know of their query. Nothing of it changes, but that nodes are added.
 pub(crate) struct Plan {
     key: Key,
     expr: MetricExpr,
     compiled: Compiled,
-    nodes: Vec<Arc<dyn Node>>,
+    listed: Listed,
+    /// Those of which something is or will be read, in the order in which they were first listed.
+    nodes: RwLock<Vec<Arc<dyn Node>>>,
     limits: Arc<dyn TenantLimits>,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
@@ -196,7 +202,7 @@ impl Querier {
     /// Opens a tail of a metric query: the steps from `start` on, then each when it is due.
     ///
     /// # Errors
-    /// What the request asks beyond the tenants' limits, a pipeline that does not compile, or an ingester that does not answer.
+    /// What the request asks beyond the tenants' limits, a pipeline that does not compile, or that there is no ingester.
     pub async fn tail_metric(&self, request: MetricTailRequest) -> Result<MetricSession, Error> {
         let MetricTailRequest { tenants, expr, step, start, delay_for } = request;
         let named = tenants.as_slice();
@@ -221,7 +227,8 @@ impl Querier {
             key: Key { tenants: tenants.clone(), query, step, delay: delay_for, max_series: limits.max_query_series },
             expr,
             compiled,
-            nodes: self.nodes()?,
+            listed: self.listed().await?,
+            nodes: RwLock::default(),
             limits: self.shared_limits(),
             clock: self.clock(),
             metrics: self.metrics().clone(),
@@ -231,7 +238,7 @@ impl Querier {
         });
         let first = plan.step_from(start);
         let MetricTails { feeds, closing } = self.metric_tails();
-        let feed = Feed::shared(plan, feeds, closing.subscribe()).await?;
+        let feed = Feed::shared(plan, feeds, closing.subscribe()).await;
         Ok(MetricSession::join(feed, first, self.config().tail_max_duration, account, admission))
     }
 

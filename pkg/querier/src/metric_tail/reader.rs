@@ -4,29 +4,43 @@
 //! * What lies after `position` is in none of what was collected, what lies up to it is in it as far as windows need it, or will be when
 //!   it is loaded.
 //! * All range aggregations of a step see the same stretch of the node's log.
+//! * Where it begins may not be known: then that is asked for first, at every step until there is an answer.
 //! * A read that takes longer than a step waits is not given up: the next step goes on waiting for it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
-use tailwater_model::{TenantId, Timestamp};
+use tailwater_model::{LogId, TenantId, Timestamp};
 use tailwater_wire::node::{Answer, Node, NodeError, Sampled, warn};
 use tokio::time::Instant;
 
 use super::collected::Part;
 use super::frame::Told;
 use super::{Pair, Plan};
+use crate::place::place;
 
 /// See the module.
 pub(super) struct Reader {
     node: Arc<dyn Node>,
-    position: u64,
+    standing: Standing,
+    opened: Instant,
+    /// None: where the log was when the feed was opened is not known yet.
+    position: Option<u64>,
     /// Whether what windows need up to `position` has been read.
     loaded: bool,
     /// The last step it had a part in.
     settled: Option<u32>,
     reading: Option<Answer<Read>>,
+}
+
+/// Whether a node is in the list.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Listed,
+    /// It has left the list, and is asked once more.
+    Leaving,
+    Gone,
 }
 
 /// What a read has found.
@@ -49,14 +63,48 @@ pub(super) struct Reached {
 }
 
 impl Reader {
-    /// A node of which nothing has been read, for a feed that begins with `first`. What is accepted after `head` and lies in windows of
-    /// earlier steps is late.
-    pub(super) fn new(node: Arc<dyn Node>, head: u64, first: u32) -> Self {
-        Self { node, position: head, loaded: false, settled: first.checked_sub(1), reading: None }
+    /// A node of which nothing has been read. What is accepted after `position`, or after where the log was when the feed was `opened`, and
+    /// lies in windows of steps before `first` is late.
+    pub(super) fn new(node: Arc<dyn Node>, opened: Instant, position: Option<u64>, first: u32) -> Self {
+        let settled = first.checked_sub(1);
+        Self { node, standing: Standing::Listed, opened, position, loaded: false, settled, reading: None }
     }
 
-    pub(super) fn position(&self) -> u64 {
+    pub(super) fn position(&self) -> Option<u64> {
         self.position
+    }
+
+    pub(super) fn log(&self) -> LogId {
+        self.node.log_id()
+    }
+
+    /// The node is in the list, perhaps as another object.
+    pub(super) fn listed(&mut self, node: &Arc<dyn Node>) {
+        self.standing = Standing::Listed;
+        if !Arc::ptr_eq(&self.node, node) {
+            self.node = Arc::clone(node);
+            self.reading = None;
+        }
+    }
+
+    /// The node is not in the list.
+    pub(super) fn unlisted(&mut self) {
+        if self.standing == Standing::Listed {
+            self.standing = Standing::Leaving;
+        }
+    }
+
+    /// Whether it has a part in the next step.
+    pub(super) fn takes_part(&self) -> bool {
+        self.standing != Standing::Gone
+    }
+
+    /// A step has been read.
+    pub(super) fn stepped(&mut self) {
+        if self.standing == Standing::Leaving {
+            self.standing = Standing::Gone;
+            self.reading = None;
+        }
     }
 
     /// What was collected is lost: what windows need is read again at the next step.
@@ -75,6 +123,7 @@ impl Reader {
             let asked_now = self.reading.is_none();
             let reading = self.reading.get_or_insert_with(|| {
                 let go_on = GoOn {
+                    opened: self.opened,
                     after: self.position,
                     // Also before the first batch: earlier logs may hold something.
                     load: !self.loaded,
@@ -96,7 +145,7 @@ impl Reader {
                     return reached;
                 }
             };
-            self.position = self.position.max(through);
+            self.position = self.position.max(Some(through));
             self.loaded = true;
             reached.parts.extend(parts);
             reached.told += told;
@@ -120,7 +169,9 @@ impl Reader {
 
 /// Where a read goes on.
 struct GoOn {
-    after: u64,
+    opened: Instant,
+    /// None: after where the log was when the feed was opened.
+    after: Option<u64>,
     /// Read what windows need up to `after`, too.
     load: bool,
     settled: Option<u32>,
@@ -129,7 +180,11 @@ struct GoOn {
 }
 
 async fn read(plan: Arc<Plan>, node: Arc<dyn Node>, go_on: GoOn) -> Result<Read, NodeError> {
-    let GoOn { after, load, settled, step, rooms } = go_on;
+    let GoOn { opened, after, load, settled, step, rooms } = go_on;
+    let after = match after {
+        Some(after) => after,
+        None => place(node.as_ref(), opened).await?,
+    };
     let ask = |pair: Pair<'_>, stretch: (u64, u64), settled: Option<u32>| {
         let room = rooms.get(pair.leaf).copied().unwrap_or_default();
         node.samples(plan.samples_request(pair, stretch, step..u32::MAX, settled, room))

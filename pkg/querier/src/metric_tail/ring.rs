@@ -14,8 +14,8 @@ use super::frame::Told;
 use crate::EndReason;
 use bytes::Bytes;
 
-/// For each node of the plan the last batch that lies before some place.
-pub(super) type Positions = Arc<[u64]>;
+/// For each node of the plan the last batch that lies before some place; none if that is not known, or if the node was not listed yet.
+pub(super) type Positions = Arc<[Option<u64>]>;
 
 /// What one frame costs beside its text.
 const FRAME_OVERHEAD: usize = 128;
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     fn at(seq: u64) -> Positions {
-        [seq].into()
+        [Some(seq)].into()
     }
 
     fn publish(ring: &mut Ring, n: u64) {
@@ -160,7 +160,7 @@ mod tests {
 
     fn gone(ring: &mut Ring, session: u64, step: u32) -> (u32, u64, u64) {
         let Taken::Gone(Gone { first, as_of, missed }) = ring.take(session, step) else { panic!("it is there") };
-        (first, as_of[0], missed.late.lines)
+        (first, as_of[0].unwrap(), missed.late.lines)
     }
 
     #[test]

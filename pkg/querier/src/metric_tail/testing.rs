@@ -160,9 +160,14 @@ impl Node for SampleNode {
         self.id
     }
 
-    fn state(&self, _: StateRequest) -> Answer<LogState> {
-        let head = self.batches.lock().len() as u64;
-        ready(LogState { head, before: head, in_blocks: 0, watermark: Timestamp::MAX })
+    fn state(&self, request: StateRequest) -> Answer<LogState> {
+        if self.stuck.load(Ordering::Relaxed) {
+            return Box::pin(std::future::pending());
+        }
+        let (batches, now) = (self.batches.lock(), self.clock.now());
+        let time = request.age.map_or(i64::MAX, |age| now.saturating_sub(age).nanos());
+        let before = batches.partition_point(|(at, _)| *at < time) as u64;
+        ready(LogState { head: batches.len() as u64, before, in_blocks: 0, watermark: Timestamp::MAX })
     }
 
     fn follow(&self, _: FollowRequest) -> Follow {

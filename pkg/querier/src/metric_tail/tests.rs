@@ -9,6 +9,7 @@ use serde_json::Value;
 use tailwater_logql::metric::{Evaluated, Steps};
 use tailwater_model::{Clock, Limits, TenantIds, TenantLimits, Timestamp};
 use tailwater_wire::node::Node;
+use tokio::sync::watch;
 
 use super::testing::{BEGIN, Line, RuntimeClock, SampleNode, metric, tenant};
 use crate::{Config, EndReason, Error, MetricRequest, MetricSession, MetricTailRequest, Querier, SessionEvent};
@@ -275,6 +276,86 @@ async fn a_node_that_does_not_answer_is_named_and_read_later() {
     let failed = frame(&mut session).await;
     assert_eq!(failed["error"], "no active ingester found");
     assert_eq!(warnings(&failed).len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_does_not_answer_delays_no_opening_and_is_read_from_there() {
+    let w = world(2, Config::default());
+    let push = |text: &str| {
+        let (timestamp, text) = (w.clock.now().nanos(), text.to_owned());
+        w.nodes[1].push(vec![Line { tenant: "t", stream: 1, timestamp, text }]);
+    };
+    wait(1999).await;
+    push("level=before");
+    wait(500).await;
+    w.nodes[1].stuck.store(true, Ordering::Relaxed);
+    let mut session = w.tail(COUNT).await;
+    assert!(w.clock.now() <= Timestamp(BEGIN + 2800 * MS));
+    push("level=b");
+    w.push("level=a");
+    let first = frame(&mut session).await;
+    assert_eq!((time(&first), samples(&first).len(), warnings(&first).len()), (3 * SECOND, 1, 1));
+    w.nodes[1].stuck.store(false, Ordering::Relaxed);
+    // It may have been asked before.
+    assert_eq!(time(&frame(&mut session).await), 4 * SECOND);
+    for step in 5..9 {
+        let frame = frame(&mut session).await;
+        let wanted = asked(&w.querier, &tenant().into(), COUNT, step * SECOND).await;
+        assert_eq!((time(&frame), samples(&frame), warnings(&frame).len()), (step * SECOND, wanted, 0));
+    }
+    // A session that begins earlier than its feed is told what it lacks, and ends no more than others.
+    w.nodes[1].stuck.store(true, Ordering::Relaxed);
+    let mut request = w.request(COUNT);
+    request.start = Timestamp(BEGIN + 2 * SECOND);
+    let mut early = w.querier.tail_metric(request).await.unwrap();
+    let first = frame(&mut early).await;
+    assert_eq!((time(&first), samples(&first).len()), (2 * SECOND, 0));
+    assert_eq!(warnings(&first).len(), 1, "{first}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_that_are_listed_later_have_a_part_from_the_next_step_on() {
+    let w = world(2, Config::default());
+    let list = |nodes: &[Arc<SampleNode>]| -> Arc<[Arc<dyn Node>]> {
+        nodes.iter().map(|node| Arc::clone(node) as Arc<dyn Node>).collect()
+    };
+    let listed = Arc::new(Listed(watch::Sender::new(list(&w.nodes[..1]))));
+    let limits: Arc<dyn TenantLimits> = Arc::new(Arc::new(limits()));
+    let querier =
+        Querier::new(Config::default(), Arc::clone(&listed) as Arc<_>, limits, Arc::clone(&w.clock) as Arc<_>);
+    let mut session = querier.tail_metric(w.request(COUNT)).await.unwrap();
+    wait(300).await;
+    w.push("level=a");
+    w.nodes[1].push(vec![Line { tenant: "t", stream: 1, timestamp: BEGIN + 300 * MS, text: "level=b".to_owned() }]);
+    let first = frame(&mut session).await;
+    assert_eq!((samples(&first).len(), warnings(&first)), (1, vec![]));
+    listed.0.send_replace(list(&w.nodes));
+    let second = frame(&mut session).await;
+    assert_eq!((samples(&second).len(), late(&second)), (2, 1), "it was late for the first");
+    listed.0.send_replace(list(&w.nodes[1..]));
+    wait(300).await;
+    w.push("level=c");
+    w.nodes[0].stuck.store(true, Ordering::Relaxed);
+    let third = frame(&mut session).await;
+    assert_eq!(warnings(&third).len(), 1, "it is asked once more");
+    let fourth = frame(&mut session).await;
+    assert_eq!((time(&fourth), warnings(&fourth).len()), (4 * SECOND, 0));
+    w.nodes[0].stuck.store(false, Ordering::Relaxed);
+    listed.0.send_replace(list(&w.nodes));
+    let fifth = frame(&mut session).await;
+    assert_eq!(samples(&fifth), asked(&w.querier, &tenant().into(), COUNT, 5 * SECOND).await);
+    listed.0.send_replace(list(&[]));
+    frame(&mut session).await;
+    let none = frame(&mut session).await;
+    assert_eq!(none["error"], "no active ingester found");
+}
+
+struct Listed(watch::Sender<Arc<[Arc<dyn Node>]>>);
+
+impl crate::Nodes for Listed {
+    fn nodes(&self) -> watch::Receiver<Arc<[Arc<dyn Node>]>> {
+        self.0.subscribe()
+    }
 }
 
 #[tokio::test(start_paused = true)]
