@@ -198,3 +198,36 @@ fn run_words<'a>(program: &str, words: impl Iterator<Item = &'a str>) -> Result<
     }
     Err(format!("{program} {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr).trim()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{SocketAddr, UdpSocket};
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Datagrams of a node that arrive at the test, of a hundred.
+    fn arrive(net: &Net, node: usize) -> usize {
+        let socket = UdpSocket::bind((net.outside(), 0)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        let SocketAddr::V4(addr) = socket.local_addr().unwrap() else { panic!("not IPv4") };
+        let script = format!("for i in $(seq 100); do echo x > /dev/udp/{}/{}; done", addr.ip(), addr.port());
+        run_words("ip", ["netns", "exec", &net.space(node), "bash", "-c", &script].into_iter()).unwrap();
+        let mut buffer = [0; 16];
+        (0..100).take_while(|_| socket.recv(&mut buffer).is_ok()).count()
+    }
+
+    #[test]
+    fn a_network_is_made_and_nothing_of_it_is_left() {
+        let Ok(net) = Net::new(2) else { return };
+        let name = net.0.name.clone();
+        net.lose(100).unwrap();
+        net.heal().unwrap();
+        net.isolate(1).unwrap();
+        assert!(arrive(&net, 1) > 90, "the test itself hears a node that is alone");
+        drop(net);
+        for list in ["netns list", "-o link show"] {
+            assert!(!run("ip", list).unwrap().contains(&name), "{list} still shows {name}");
+        }
+    }
+}

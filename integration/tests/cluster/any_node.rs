@@ -104,7 +104,7 @@ async fn every_log_has_some(cluster: &Cluster) {
 /// `tailwater cluster` and `/ring` name everybody.
 async fn cluster_is_printed(cluster: &Cluster) {
     let url = cluster.server("q1").url();
-    let output = server::command(["cluster", "--url", &url]).output().await.unwrap();
+    let output = server::command(["cluster", "--addr", &url]).output().await.unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{said} {}", String::from_utf8_lossy(&output.stderr));
     for (name, server) in cluster.running() {
