@@ -6,6 +6,7 @@ mod error;
 mod member;
 mod membership;
 mod replicate;
+pub mod rpc;
 #[cfg(test)]
 mod testing;
 
