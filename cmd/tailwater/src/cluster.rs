@@ -119,7 +119,7 @@ impl Member {
             &self.gossip,
             &self.logs.join(","),
         ]
-        .map(|text| escape::message(text).to_string().replace(['\t', '\n'], " "))
+        .map(|text| escape::message(text).replace(['\t', '\n'], " "))
     }
 }
 
@@ -133,7 +133,7 @@ fn pretty(out: &mut impl Write, palette: Palette, about: &About, members: &[Memb
         0 | 1 => "one copy of each log".to_owned(),
         n => format!("{n} copies of each log"),
     };
-    let name = escape::message(&about.name).to_string();
+    let name = escape::message(&about.name);
     writeln!(out, "{}  {}, {copies}\n", palette.bold(name), counted(members.len() as u64, "member"))?;
     let rows: Vec<_> = members.iter().map(Member::cells).collect();
     let width = |i: usize| rows.iter().map(|row| row[i].chars().count()).max().filter(|w| *w > 0);

@@ -183,7 +183,7 @@ mod tests {
         std::fs::write(&file, cert.pem()).unwrap();
         assert!(args.to("localhost").is_ok() && args.to("[::1]").is_ok());
         assert!(args.to("not a name").is_err());
-        let half = TlsArgs { tls_cert: Some(file.clone()), ..args.clone() };
+        let half = TlsArgs { tls_cert: Some(file), ..args };
         assert!(half.to("localhost").unwrap_err().to_string().contains("--tls-key too"));
         std::fs::write(dir.path().join("key.pem"), key.serialize_pem()).unwrap();
         let whole = TlsArgs { tls_key: Some(dir.path().join("key.pem")), ..half };

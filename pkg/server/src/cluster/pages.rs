@@ -33,7 +33,7 @@ pub(crate) async fn members(State(app): State<Arc<App>>, uri: Uri, headers: Head
     let wants_json = match form.get("format") {
         "json" => true,
         "html" => false,
-        "" => headers.get_all(ACCEPT).iter().any(|accept| names_json(accept)),
+        "" => headers.get_all(ACCEPT).iter().any(names_json),
         other => {
             let text = format!("unknown format {other:?}; known are html and json");
             return Failure::new(StatusCode::BAD_REQUEST, text).lined().into_response();

@@ -21,11 +21,14 @@ use crate::{Addrs, Config, Server};
 /// What never comes is waited for so long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// A member, and what it offers the others.
+type Named = (String, Arc<dyn Host>);
+
 /// The cluster: who is in it, and what each of them offers the others.
 #[derive(Clone)]
 struct World {
     members: Arc<watch::Sender<Arc<Members>>>,
-    hosts: Arc<Mutex<Vec<(String, Arc<dyn Host>)>>>,
+    hosts: Arc<Mutex<Vec<Named>>>,
     /// What members have said of themselves.
     said: Arc<Mutex<Vec<(String, String)>>>,
     folder: Arc<tempfile::TempDir>,
@@ -55,7 +58,7 @@ impl World {
         });
     }
 
-    fn say(&self, name: &str, what: impl ToString) {
+    fn say(&self, name: &str, what: &dyn ToString) {
         self.said.lock().push((name.to_owned(), what.to_string()));
     }
 
@@ -116,10 +119,10 @@ impl World {
             pick: Box::new(move || world.pick(&me)),
             set_state: Box::new(move |state| {
                 of_state.set(&state_of, |member| member.state = state);
-                of_state.say(&state_of, state);
+                of_state.say(&state_of, &state);
             }),
             leave: Box::new(move || {
-                of_leave.say(&leave_of, "left");
+                of_leave.say(&leave_of, &"left");
                 Box::pin(async {})
             }),
             replication: Some(Box::new(|| json!({"copies": 0}))),
