@@ -10,6 +10,7 @@ pub mod matchers;
 pub mod metric;
 pub mod patterns;
 pub mod pipeline;
+mod portable;
 mod pretty;
 mod print;
 mod query;
@@ -20,6 +21,7 @@ pub mod template;
 
 pub use error::Error;
 pub use pipeline::{Matched, Runner};
+pub use portable::Malformed;
 pub use pretty::pretty;
 pub use query::LogQuery;
 pub use requirements::{AnyOf, Requirements};

@@ -4,6 +4,7 @@
 use tailwater_model::Labels;
 
 use crate::ast::{self, MatchOp};
+use crate::portable::Portable as _;
 use crate::{Error, regex};
 
 /// A stream selector, compiled.
@@ -79,6 +80,20 @@ impl Matchers {
         let compile =
             |m: &ast::Matcher| Ok(Matcher { source: m.clone(), test: ValueTest::selector(m).map_err(Error::Invalid)? });
         Ok(Self(matchers.iter().map(compile).collect::<Result<_, Error>>()?))
+    }
+
+    /// Compiles what [`Matchers::to_bytes`] made, possibly in another process.
+    ///
+    /// # Errors
+    /// The bytes are not such; otherwise as [`Matchers::new`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        Self::new(&Vec::<ast::Matcher>::from_bytes(bytes)?)
+    }
+
+    /// The matchers as bytes, exactly.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.iter().cloned().collect::<Vec<_>>().to_bytes()
     }
 
     /// Whether a stream with these labels is selected.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::matchers::Matchers;
 use crate::pipeline::{Pipeline, Runner};
+use crate::portable::Portable as _;
 use crate::requirements::Requirements;
 use crate::{Error, ast};
 
@@ -11,6 +12,7 @@ use crate::{Error, ast};
 #[derive(Debug)]
 pub struct LogQuery {
     canonical: String,
+    source: ast::LogExpr,
     matchers: Matchers,
     pipeline: Pipeline,
 }
@@ -31,7 +33,22 @@ impl LogQuery {
     /// patterns, `ip()`s, templates and expressions.
     pub fn compile(expr: &ast::LogExpr) -> Result<Self, Error> {
         let canonical = expr.to_string();
-        Ok(Self { canonical, matchers: Matchers::new(&expr.selector)?, pipeline: Pipeline::new(&expr.stages)? })
+        let (matchers, pipeline) = (Matchers::new(&expr.selector)?, Pipeline::new(&expr.stages)?);
+        Ok(Self { canonical, source: expr.clone(), matchers, pipeline })
+    }
+
+    /// Compiles what [`LogQuery::to_bytes`] made, possibly in another process.
+    ///
+    /// # Errors
+    /// The bytes are not such; otherwise as [`LogQuery::compile`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        Self::compile(&ast::LogExpr::from_bytes(bytes)?)
+    }
+
+    /// The query as bytes, exactly: what is compiled of them answers the same lines.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.source.to_bytes()
     }
 
     /// The query as LogQL prints it: equal texts mean equal answers.

@@ -264,8 +264,8 @@ impl Cell for Placed {
 /// The cells of the panes from the first that holds a sample to the last.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Cells<T> {
-    base: u64,
-    cells: VecDeque<T>,
+    pub(super) base: u64,
+    pub(super) cells: VecDeque<T>,
 }
 
 impl<T: Cell> Cells<T> {

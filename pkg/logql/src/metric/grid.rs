@@ -66,6 +66,13 @@ impl Grid {
         self.range
     }
 
+    /// How far the end of the first window is before the first step, in nanoseconds: a grid made of [`Grid::steps`], [`Grid::range`] and this
+    /// is the same.
+    #[must_use]
+    pub fn offset(&self) -> i64 {
+        self.steps.start.nanos().saturating_sub(self.end)
+    }
+
     /// The earliest and the latest timestamp that lie in a window; none if windows are empty.
     #[must_use]
     pub fn bounds(&self) -> Option<(i64, i64)> {
@@ -188,6 +195,15 @@ mod tests {
                     prop_assert_eq!(grid.pane(first).map(|p| (p.number, p.first)), Some((before.start, first)), "a pane begins with it");
                 }
             }
+        }
+
+        #[test]
+        fn a_grid_is_made_again_of_its_parts(
+            start in any::<i64>(), step in any::<i64>(), count in 1_u32..12_000, range in any::<i64>(),
+            offset in prop_oneof![any::<i64>(), Just(i64::MIN), Just(i64::MAX)],
+        ) {
+            let grid = grid(start, step, count, range, offset);
+            prop_assert_eq!(Grid::new(grid.steps(), grid.range(), grid.offset()), grid);
         }
 
         #[test]

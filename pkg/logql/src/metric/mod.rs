@@ -13,6 +13,7 @@
 mod column;
 mod grid;
 mod hints;
+mod portable;
 mod quantile;
 mod sample;
 mod series;

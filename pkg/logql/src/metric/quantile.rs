@@ -33,6 +33,16 @@ fn order(a: f64, b: f64) -> Ordering {
 }
 
 impl Values {
+    /// The values with how often each was met, and when equal ones are put together.
+    pub(super) fn parts(&self) -> (&[(f64, u64)], usize) {
+        (&self.runs, self.limit)
+    }
+
+    /// What has these [`Values::parts`].
+    pub(super) fn of_parts(runs: Vec<(f64, u64)>, limit: usize) -> Self {
+        Self { runs, limit: limit.max(FEWEST) }
+    }
+
     /// The quantile of at least one sample, between neighbours in proportion.
     pub(super) fn quantile(mut self, q: f64) -> f64 {
         quantile(q, &mut self.runs)

@@ -21,6 +21,7 @@ use crate::matchers::Matchers;
 use crate::pipeline::label_filter::Filter;
 use crate::pipeline::names::{NameId, Names, PRESERVE_ERROR, WELL_KNOWN};
 use crate::pipeline::{LineLabels, Machine, Pipeline, Wanted};
+use crate::portable::Portable as _;
 use crate::requirements::Requirements;
 use crate::{Error, go};
 
@@ -35,6 +36,7 @@ const MAX_REMEMBERED_BYTES: usize = 16 << 20;
 pub struct SampleQuery {
     canonical: String,
     aggregation: RangeAggregation,
+    pushed: Option<Grouping>,
     matchers: Matchers,
     pipeline: Pipeline,
     extractor: Extractor,
@@ -90,6 +92,7 @@ impl SampleQuery {
         Ok(Self {
             canonical: format!("{aggregation} {labelling:?}"),
             aggregation: aggregation.clone(),
+            pushed: pushed.cloned(),
             matchers: Matchers::new(&aggregation.log.selector)?,
             pipeline,
             extractor,
@@ -97,6 +100,21 @@ impl SampleQuery {
             sees_level,
             series_by_stream,
         })
+    }
+
+    /// Compiles what [`SampleQuery::to_bytes`] made, possibly in another process.
+    ///
+    /// # Errors
+    /// The bytes are not such; otherwise as [`SampleQuery::compile`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        let (aggregation, pushed) = <(RangeAggregation, Option<Grouping>)>::from_bytes(bytes)?;
+        Self::compile(&aggregation, pushed.as_ref())
+    }
+
+    /// The query as bytes, exactly: what is compiled of them is worth the same and makes the same series.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        (self.aggregation.clone(), self.pushed.clone()).to_bytes()
     }
 
     /// A text that names the query: equal texts mean equal series.

@@ -8,7 +8,7 @@
 //! 5. only if that fails, `expected` (a table-driven parser, `logql.grammar`) reads the same tokens to say why, with the
 //!    words and positions that Loki's parser has.
 
-mod checks;
+pub(crate) mod checks;
 mod expected;
 mod lalr;
 mod lexer;
@@ -25,6 +25,7 @@ mod validate;
 
 use self::metric::Built;
 use self::parser::Refused;
+pub(crate) use self::parser::{MAX_DEPTH, MAX_REGEXES};
 use self::token::{Kind, Token};
 use crate::ast::{Expr, LogExpr, Matcher};
 use crate::error::Error;
