@@ -20,6 +20,11 @@ pub trait Host: Send + Sync + 'static {
     /// The log as this node has it: its own, or a copy. None: it does not have it.
     fn log(&self, log: LogId) -> Option<Arc<dyn Node>>;
 
+    /// Its name in the cluster; empty if nobody is to know.
+    fn name(&self) -> String {
+        String::new()
+    }
+
     /// Every log that this node can answer for, its own first.
     fn logs(&self) -> Vec<LogId>;
 
