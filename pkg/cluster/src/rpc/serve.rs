@@ -23,7 +23,7 @@ use tonic::{Request, Status};
 use super::proto::host_server::HostServer;
 use super::proto::node_server::NodeServer;
 use super::queries::Queries;
-use super::service::Services;
+use super::service::{Services, closed};
 use super::{
     CLUSTER, FRAME_BYTES, Io, KEEPALIVE, MAX_DROPPED_STREAMS, MAX_MESSAGE_BYTES, MAX_PUSH_BYTES, MAX_STREAMS,
     SEND_BUFFER_BYTES, SERVER_CONNECTION_WINDOW, STREAM_WINDOW, cluster_header,
@@ -108,7 +108,7 @@ async fn connection(io: Io, routes: Routes, mut closing: watch::Receiver<bool>) 
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(routes)));
     let ended = tokio::select! {
         ended = &mut connection => ended,
-        _ = closing.wait_for(|closing| *closing) => {
+        () = closed(&mut closing) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

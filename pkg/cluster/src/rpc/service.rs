@@ -4,13 +4,13 @@
 //! goes down, other calls are answered.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_core::Stream;
 use futures_util::{StreamExt as _, stream};
 use prost::Message as _;
-use std::pin::Pin;
 use tailwater_wire::host::{self, Copying};
 use tailwater_wire::node::{self, Follow};
 use tokio::sync::watch;
@@ -143,7 +143,7 @@ impl proto::node_server::Node for Services {
 }
 
 /// Waits until the node goes down.
-async fn closed(closing: &mut watch::Receiver<bool>) {
+pub(super) async fn closed(closing: &mut watch::Receiver<bool>) {
     // Who would say so being gone says so, too.
     let _ = closing.wait_for(|closing| *closing).await;
 }
@@ -296,7 +296,7 @@ impl Written {
         while bytes < APPEND_BYTES
             && let Some(up) = copy::at_hand(&mut self.ups)
         {
-            // A stream that has failed may well have records before that; the failure comes again.
+            // What came before the failure is written all the same; then there is nothing more.
             let Ok(up) = up else { break };
             match self.reader.read(up)? {
                 Some(Upward::Records(more)) => {
