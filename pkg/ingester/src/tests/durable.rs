@@ -493,3 +493,47 @@ async fn lines_that_are_corrupt_are_told_as_a_gap() {
     }
     assert_eq!((told, lost), (58, 2));
 }
+
+#[tokio::test]
+async fn the_log_after_a_position_is_all_there_or_said_to_be_trimmed() {
+    let place = Place::new(SyncPolicy::Os);
+    let bench = place.open(no_limits(), 20_000).await;
+    let ask = async |after: u64| {
+        let all = bench.select(u64::MAX, (i64::MIN, i64::MAX));
+        bench.ingester.select(SelectRequest { part: Part::Log { after }, limit: 1000, ..all }).await
+    };
+    for n in 1..=60 {
+        bench.push(&[(A, &[(NOW + n, &"x".repeat(900), &[])])]).unwrap();
+    }
+    let log = &bench.ingester.log;
+    for covered in [0, 7, 30, 59, 60] {
+        log.set_covered(covered);
+        // Memory or the write-ahead log, whichever goes further back.
+        let held_after = log.before_disk().min(log.before_memory());
+        assert!(held_after <= covered);
+        for after in 0..=61 {
+            match ask(after).await {
+                Ok(found) => {
+                    assert!(after >= held_after, "{after} {held_after}");
+                    let seqs: Vec<u64> = found.lines.iter().map(|(line, _)| line.seq).collect();
+                    assert_eq!(seqs, (after + 1..=60).collect::<Vec<_>>());
+                }
+                Err(NodeError::Trimmed { log: of, through }) => {
+                    assert!(after < held_after, "{after} {held_after}");
+                    assert_eq!((of, through), (log.id(), held_after));
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+    }
+    assert!(ask(0).await.is_err(), "something was trimmed");
+    // Without blocks what has left memory is nowhere, and nobody is sent to look for it.
+    let bench = Bench::with_memory(no_limits(), 20_000);
+    for n in 1..=60 {
+        bench.push(&[(A, &[(NOW + n, &"x".repeat(900), &[])])]).unwrap();
+    }
+    let all = bench.select(u64::MAX, (i64::MIN, i64::MAX));
+    let found =
+        bench.ingester.select(SelectRequest { part: Part::Log { after: 0 }, limit: 1000, ..all }).await.unwrap();
+    assert_eq!(found.lines.len() as u64, 60 - bench.ingester.log.before_memory());
+}

@@ -88,7 +88,7 @@ impl OfTenant {
         listed.sort_by_key(|(first, _)| *first);
         let blocks = listed.into_iter().map(|(first, block)| {
             let unit = move |(after, upto)| history.unit(block.clone(), self.of.places(after, upto, false));
-            (first, Box::new(unit) as Box<dyn Fn((u64, u64)) -> Unit + '_>)
+            (first, Box::new(unit) as scan::UnitOf<'_>)
         });
         let stretch = scan::Positions { log: *own, after: request.after, through, blocks: blocks.collect(), deletions };
         scan::read(stretch, request, cancel)

@@ -26,7 +26,7 @@ use tailwater_wire::node::Scanned;
 pub use blocking::blocking;
 pub use evaluator::Evaluator;
 pub use patterns::patterns;
-pub(crate) use positions::{Stretch as Positions, read};
+pub(crate) use positions::{Stretch as Positions, UnitOf, read};
 pub use samples::samples;
 pub use select::select;
 pub use streams::{labels, series, stats};

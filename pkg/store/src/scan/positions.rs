@@ -36,6 +36,9 @@ const BYTES_OF_A_LINE: usize = 64;
 /// Beyond twice what is asked for, so much is gathered before it is cut. (Little in tests.)
 const SLACK_BYTES: usize = if cfg!(test) { 16 } else { 256 << 10 };
 
+/// Makes of a block a unit that holds the batches after the first position and up to the second.
+pub(crate) type UnitOf<'a> = Box<dyn Fn((u64, u64)) -> Unit + 'a>;
+
 /// What is read.
 pub(crate) struct Stretch<'a> {
     pub(crate) log: LogId,
@@ -43,9 +46,8 @@ pub(crate) struct Stretch<'a> {
     pub(crate) after: u64,
     /// and up to this one.
     pub(crate) through: u64,
-    /// The blocks that may hold some of it: the first batch of the log that each holds, and what makes it a unit that holds the batches
-    /// after the first position and up to the second. In the order of their first batches.
-    pub(crate) blocks: Vec<(u64, Box<dyn Fn((u64, u64)) -> Unit + 'a>)>,
+    /// The blocks that may hold some of it, each with the first batch of the log in it; in the order of these.
+    pub(crate) blocks: Vec<(u64, UnitOf<'a>)>,
     pub(crate) deletions: Arc<[Deletion]>,
 }
 
