@@ -95,7 +95,7 @@ fn world() -> World {
             max_bytes: 0,
         };
         // So little memory that lines leave it, and so little of the log is kept that they leave that, too.
-        let config = IngesterConfig { log_memory_bytes: 8 << 10, wal: Some(wal) };
+        let config = IngesterConfig { log_memory_bytes: 8 << 10, wal: Some(wal), ..IngesterConfig::default() };
         let ingester = Ingester::open(config, Arc::clone(&limits), of_clock()).unwrap();
         ingester.recover().unwrap();
         ingester.attach(history());

@@ -115,6 +115,18 @@ impl Peer {
         Arc::new(Far::new(Arc::clone(self), log, name))
     }
 
+    /// Connects, unless that is done already.
+    ///
+    /// # Errors
+    /// The node cannot be reached: nothing has been sent.
+    pub fn reach(self: &Arc<Self>) -> Answer<()> {
+        let peer = Arc::clone(self);
+        Box::pin(async move {
+            let reached = peer.host().await.map(drop);
+            reached.map_err(|reason| peer.failed(&peer.who(), NO_LOG, &reason))
+        })
+    }
+
     /// Hands a push over to be stored there.
     ///
     /// # Errors

@@ -198,7 +198,7 @@ async fn run_ingester(
     pushing: Arc<AtomicBool>,
 ) -> turmoil::Result {
     let wal = wal::Config {
-        dir: at.dir,
+        dir: at.dir.clone(),
         sync: SyncPolicy::Os,
         segment_bytes: 1 << 20,
         keep_bytes: 64 << 20,
