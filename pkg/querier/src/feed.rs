@@ -24,9 +24,12 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::Error;
+use crate::catch_up::Lost;
+use crate::had::{Name, Placed};
 use crate::mark::Mark;
 use crate::merge::{Held, MergeCounts, Merger, Round};
 use crate::metrics::Metrics;
+use crate::resume::Seal;
 use crate::ring::{Frame, Ring};
 use crate::session::EndReason;
 use crate::source::{Positions, Source, SourceId, Sources};
@@ -58,6 +61,8 @@ pub(crate) struct FeedKey {
     pub(crate) query: String,
     pub(crate) encoding: TailEncoding,
     pub(crate) delay: Duration,
+    /// Frames have resume tokens.
+    pub(crate) resume: bool,
 }
 
 /// A tenant that a feed follows.
@@ -76,6 +81,9 @@ pub(crate) struct Feed {
     pub(crate) query: Arc<LogQuery>,
     pub(crate) sources: Sources,
     pub(crate) ring: Arc<Mutex<Ring>>,
+    opened: Timestamp,
+    /// What makes its tokens, if it has any.
+    pub(crate) seal: Option<Seal>,
     /// Changes when frames are published or the feed ends.
     pub(crate) published: watch::Receiver<u64>,
     task: AbortHandle,
@@ -90,6 +98,8 @@ pub(crate) struct FeedParts {
     pub(crate) query: Arc<LogQuery>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Metrics,
+    /// If its frames have resume tokens.
+    pub(crate) seal: Option<Seal>,
     pub(crate) ring_bytes: usize,
     pub(crate) merge_bytes: usize,
 }
@@ -97,6 +107,7 @@ pub(crate) struct FeedParts {
 impl Feed {
     /// Opens a feed that begins after the newest batch of each node.
     pub(crate) async fn open(key: FeedKey, parts: FeedParts, feeds: Weak<Feeds>) -> Result<Arc<Self>, Error> {
+        let opened = parts.clock.now();
         let heads = try_join_all(parts.nodes.iter().map(|node| node.state(StateRequest::default()))).await?;
         let (mut sources, mut positions) = (Vec::new(), Positions::default());
         // Tenant by tenant: lines of equal times come in this order.
@@ -128,6 +139,9 @@ impl Feed {
             metrics: parts.metrics.clone(),
             sources: sources.clone(),
             trimmed: 0,
+            opened,
+            seal: parts.seal.clone(),
+            names: Arc::new([]),
         };
         let task = tokio::spawn(run.run()).abort_handle();
         parts.metrics.feeds.inc();
@@ -136,6 +150,8 @@ impl Feed {
             query: parts.query,
             sources,
             ring,
+            opened,
+            seal: parts.seal,
             published,
             task,
             feeds,
@@ -148,9 +164,14 @@ impl Feed {
         &self.key
     }
 
-    /// What names the tenants of its lines, if they are named.
-    pub(crate) fn tenant_labels(&self) -> Option<TenantLabels> {
-        self.key.names_tenants.then(|| TenantLabels::new(self.sources.clone()))
+    /// When it was opened: sources that join it later begin where their logs were then.
+    pub(crate) fn opened(&self) -> Timestamp {
+        self.opened
+    }
+
+    /// A mark of this feed with the names of its sources.
+    pub(crate) fn placed(&self, mark: Mark) -> Placed {
+        Placed::new(names_of(&self.sources), mark)
     }
 
     pub(crate) fn session_number(&self) -> u64 {
@@ -189,6 +210,15 @@ struct Run {
     sources: Sources,
     /// Lines trimmed since the last frame.
     trimmed: u64,
+    opened: Timestamp,
+    seal: Option<Seal>,
+    /// The sources, if there are tokens.
+    names: Arc<[Name]>,
+}
+
+/// What the sources of a feed are, by number.
+fn names_of(sources: &Sources) -> Arc<[Name]> {
+    sources.iter().map(|(_, source)| Name { log: source.node.log_id(), tenant: source.tenant.clone() }).collect()
 }
 
 impl Run {
@@ -303,14 +333,24 @@ impl Run {
     fn frame(&mut self, lines: &[Held], mark: Mark, keep_entries: bool, now: Timestamp) -> Frame {
         let trimmed = std::mem::take(&mut self.trimmed);
         let told = if trimmed > 0 { vec![trimmed_notice(trimmed, now)] } else { Vec::new() };
-        let bytes = self.encoder.finish(&told, &Extras::default());
+        let token = self.token(&mark);
+        let bytes = self.encoder.finish(&told, &Extras { resume: token.as_deref(), ..Extras::default() });
         let entries = if keep_entries {
             let entry = |held: &Held| (held.line().timestamp, labels_of(&mut self.tenant_labels, held).into_owned());
             lines.iter().map(entry).collect()
         } else {
             Vec::new()
         };
-        Frame { bytes, lines: u32::try_from(lines.len()).unwrap_or(u32::MAX), mark, entries, trimmed }
+        Frame { bytes, lines: u32::try_from(lines.len()).unwrap_or(u32::MAX), mark, entries, trimmed, token }
+    }
+
+    /// The token of a frame, once for all sessions.
+    fn token(&mut self, mark: &Mark) -> Option<Arc<str>> {
+        let seal = self.seal.as_ref()?;
+        if self.names.len() != self.sources.len() {
+            self.names = names_of(&self.sources);
+        }
+        seal.token_at(self.opened, &self.names, mark).map(Arc::from)
     }
 }
 
@@ -321,6 +361,18 @@ fn labels_of<'a>(tenant_labels: &mut Option<TenantLabels>, held: &'a Held) -> Co
         None => Cow::Borrowed(labels),
         Some(known) => Cow::Owned(known.add(held.key.source(), labels)),
     }
+}
+
+/// How a client is told that lines of a stretch of a log do not come: where, how many if that is known, and why.
+pub(crate) fn lost_notice(lost: &Lost, now: Timestamp) -> Dropped {
+    let mut pairs: Vec<(Box<str>, Box<str>)> = vec![
+        ("after".into(), lost.after.to_string().into()),
+        ("log".into(), lost.name.log.to_string().into()),
+        ("reason".into(), lost.reason.into()),
+    ];
+    pairs.extend(lost.through.map(|through| ("through".into(), through.to_string().into())));
+    pairs.extend((lost.lines > 0).then(|| ("dropped_lines".into(), lost.lines.to_string().into())));
+    Dropped { timestamp: now, labels: LabelSet::from(&Labels::from_pairs(pairs)) }
 }
 
 /// How a client is told, in Loki's shape for dropped entries, that a log was trimmed before it was read.

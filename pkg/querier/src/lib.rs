@@ -2,12 +2,14 @@
 //!
 //! The way of a line: a node's follow stream → [`merge`] (time order within `delay_for`) → a *feed* encodes it once into a
 //! frame of its ring → every *session* on the feed hands the same bytes to its socket. [`mark`] says how history joins live and how a
-//! session that fell behind catches up, exactly. Metric queries are tailed, too: [`metric_tail`].
+//! session that fell behind catches up, exactly; [`had`] and [`resume`] how one goes on elsewhere. Metric queries are tailed, too: [`metric_tail`].
 
 mod busy;
+mod catch_up;
 mod detected;
 mod error;
 mod feed;
+mod had;
 mod logs;
 mod mark;
 mod merge;
@@ -19,6 +21,9 @@ mod patterns;
 mod querier;
 mod range;
 mod replay;
+mod resume;
+#[cfg(test)]
+mod resume_tests;
 mod ring;
 mod session;
 #[cfg(test)]
@@ -39,7 +44,7 @@ pub use meta::MetaRequest;
 pub use metric::{MetricAnswer, MetricRequest, check_metric};
 pub use metric_tail::{MetricSession, MetricTailRequest};
 pub use patterns::MAX_PATTERNS;
-pub use querier::{Config, Fixed, Nodes, OnSlow, Querier, TailRequest};
+pub use querier::{Config, Fixed, Nodes, OnSlow, Querier, Resume, Resumption, TailRequest};
 pub use range::check_range;
 pub use session::{EndReason, Ledger, Session, SessionEvent, TailInfo};
 pub use volume::{Volume, VolumeBy, VolumeRequest};

@@ -58,6 +58,17 @@ impl Key {
         Self { release: time, timestamp: Timestamp::MAX, source: SourceId::MAX, seq: u64::MAX, index: u32::MAX }
     }
 
+    /// Its parts, for who writes it down: release, timestamp, source, sequence number and index.
+    pub(crate) const fn parts(&self) -> (Timestamp, Timestamp, SourceId, u64, u32) {
+        (self.release, self.timestamp, self.source, self.seq, self.index)
+    }
+
+    /// The key of these parts.
+    pub(crate) const fn from_parts(parts: (Timestamp, Timestamp, SourceId, u64, u32)) -> Self {
+        let (release, timestamp, source, seq, index) = parts;
+        Self { release, timestamp, source, seq, index }
+    }
+
     /// Where the line came from.
     pub(crate) const fn source(&self) -> SourceId {
         self.source

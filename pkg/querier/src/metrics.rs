@@ -19,6 +19,8 @@ pub(crate) struct Metrics {
     pub(crate) late_lines: Counter,
     pub(crate) forced_lines: Counter,
     pub(crate) catch_ups: Counter,
+    pub(crate) resumed: Counter,
+    pub(crate) resume_gaps: Counter,
     pub(crate) ledger_violations: Counter,
     pub(crate) steps: Counter,
     pub(crate) failed_steps: Counter,
@@ -61,6 +63,12 @@ impl Metrics {
             self.forced_lines.clone(),
         );
         r.register("tail_catch_ups", "Times a slow tail read again from the logs", self.catch_ups.clone());
+        r.register("tail_resumed", "Tails that went on with a resume token", self.resumed.clone());
+        r.register(
+            "tail_resume_gaps",
+            "Stretches of a log that a resumed tail could not get, and was told so",
+            self.resume_gaps.clone(),
+        );
         r.register(
             "tail_invariant_violations",
             "Ledgers that did not balance; must stay 0",

@@ -36,6 +36,8 @@ pub(crate) struct Frame {
     pub(crate) entries: Vec<(Timestamp, LabelSet)>,
     /// Lines (matching or not) that were trimmed from a log before the feed read them.
     pub(crate) trimmed: u64,
+    /// The token with which it ends, if tokens were asked for.
+    pub(crate) token: Option<Arc<str>>,
 }
 
 /// A line that was dropped.
@@ -72,6 +74,7 @@ pub(crate) struct Ring {
 }
 
 /// What a session that joins needs to know.
+#[derive(Debug)]
 pub(crate) struct Joined {
     /// The next frame.
     pub(crate) next: u64,
@@ -211,7 +214,7 @@ mod tests {
 
     fn frame(lines: u32) -> Frame {
         let mark = Mark::beginning(Positions::default());
-        Frame { bytes: Bytes::from(vec![b'x'; 1000]), lines, mark, entries: Vec::new(), trimmed: 0 }
+        Frame { bytes: Bytes::from(vec![b'x'; 1000]), lines, mark, entries: Vec::new(), trimmed: 0, token: None }
     }
 
     fn publish(ring: &mut Ring, n: usize) {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   History ──▶ Sending ──▶ Live ◀──────▶ CatchUp          any ──▶ Done
+//!      with a token: ──▶ Joining ──▶ CatchUp ──▶ (Lagging ──▶ Joining)* ──▶ Live
 //! ```
 //!
 //! Invariants:
@@ -12,6 +13,11 @@
 //!   asked for dropping; then it is told in `dropped_entries`.
 //! * The ledger balances at every moment: `matched = delivered + dropped`. What a catch-up found is compared with what the feed
 //!   counted; a disagreement is a defect and counted as one.
+//! * A session that goes on with a token has had what the token says, by whichever feed. It reads what its feed's newest mark contains
+//!   beyond that, again and again until the feed is as far in everything as the other one was, and only then takes the feed's frames. What
+//!   the feed has not got (a log that is away, or new) it is owed: frames get a token of its own that says so, and when the feed gets it
+//!   the difference is read before the frame is taken.
+//! * The token of a frame says that everything up to and including this frame has been had.
 //! * [`Session::next`] is cancel-safe: what it waits for is kept in the session.
 
 use std::pin::Pin;
@@ -21,19 +27,31 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tailwater_model::{Clock, TenantIds, Timestamp};
-use tailwater_wire::frame::{Dropped, Extras, FrameEncoder};
+use tailwater_wire::frame::{Dropped, Extras, FrameEncoder, with_resume};
+use tailwater_wire::node::MatchedLine;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
-use crate::feed::{Feed, MAX_FRAME_BYTES, MAX_FRAME_LINES, trimmed_notice};
+use crate::catch_up::{CatchUp, Found, Outside};
+use crate::feed::{Feed, MAX_FRAME_BYTES, MAX_FRAME_LINES, lost_notice, trimmed_notice};
+use crate::had::Had;
 use crate::mark::Mark;
 use crate::metrics::Metrics;
-use crate::querier::{Admission, OnSlow};
-use crate::replay::{self, CatchUp, Own, Reading};
+use crate::querier::{Admission, Nodes, OnSlow};
+use crate::replay::{self, Own, Reading};
+use crate::resume::{At, HistoryAt, Token};
 use crate::ring::{Cursor, Taken};
+use crate::source::{Source, SourceId};
 
 /// Most historic lines of a tail; a larger `limit` gets this many.
 pub(crate) const MAX_HISTORY_LINES: usize = 500_000;
+
+/// How long a session that goes on with a token waits for logs that its feed has not got. Longer than an ingester takes to come back, or
+/// its followers to put what it had into blocks.
+const OWED_FOR: Duration = Duration::from_secs(180);
+
+/// How often a feed that is behind the token is looked at when it gives out nothing.
+const LAGGING: Duration = Duration::from_millis(250);
 
 /// Why a tail ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,15 +149,27 @@ enum State {
     Sending(Own, After),
     /// Taking the feed's frames.
     Live,
-    /// Reading again what the ring has lost.
+    /// Reading again what the ring has lost, or what the client has not had.
     CatchUp(Box<CatchUp>),
+    /// About to read what the feed has given out and the client has not had.
+    Joining,
+    /// Waiting for the feed to come as far as the token.
+    Lagging,
     /// Over.
     Done(EndReason),
 }
 
 enum After {
     Live,
+    History(Box<HistoryAt>),
     CatchUp(Box<CatchUp>),
+}
+
+/// What a session that goes on with a token has had of other feeds, or may be owed by logs that its feed has not got.
+struct Foreign {
+    had: Had,
+    /// When what is still owed is given up.
+    until: Instant,
 }
 
 /// See the module.
@@ -156,6 +186,14 @@ pub struct Session {
     lines_taken: u64,
     /// What the feed had given out before `next`.
     mark: Mark,
+    /// When its tail began.
+    origin: Timestamp,
+    foreign: Option<Foreign>,
+    /// To be told with the next frame.
+    resumed: Option<bool>,
+    outside: Outside,
+    /// History, while it is read.
+    history: Option<Box<HistoryAt>>,
     /// To be told with the next frame of this session's own.
     dropped: Vec<Dropped>,
     encoder: Option<FrameEncoder>,
@@ -176,23 +214,31 @@ pub(crate) struct SessionParts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Metrics,
     pub(crate) admission: Admission,
+    pub(crate) nodes: Arc<dyn Nodes>,
+    pub(crate) resume: Option<Token>,
 }
 
 impl Session {
     pub(crate) fn join(feed: Arc<Feed>, parts: SessionParts) -> Self {
         let number = feed.session_number();
         let (joined, cursor) = feed.ring.lock().join(number, parts.on_slow == OnSlow::Drop);
-        let history = replay::history(Arc::clone(&feed), &joined, parts.start, parts.limit.min(MAX_HISTORY_LINES));
+        let nodes = Arc::clone(&parts.nodes);
+        let outside = Outside { feed: Arc::clone(&feed), nodes, clock: Arc::clone(&parts.clock) };
         parts.metrics.tails.inc();
-        Self {
+        let mut session = Self {
             published: feed.published.clone(),
             number,
             on_slow: parts.on_slow,
-            state: State::History(history),
+            state: State::Joining,
             cursor,
             next: joined.next,
             lines_taken: joined.lines,
-            mark: joined.mark,
+            mark: joined.mark.clone(),
+            origin: feed.opened(),
+            foreign: None,
+            resumed: None,
+            outside,
+            history: None,
             dropped: Vec::new(),
             encoder: None,
             deadline: Box::pin(tokio::time::sleep_until(Instant::now() + parts.max_duration)),
@@ -201,7 +247,49 @@ impl Session {
             metrics: parts.metrics,
             _admission: parts.admission,
             feed,
+        };
+        if let Some(token) = parts.resume {
+            session.go_on(token);
+        } else {
+            let limit = parts.limit.min(MAX_HISTORY_LINES);
+            let (mark, waiting) = (session.feed.placed(joined.mark), joined.waiting);
+            session.read_history(HistoryAt { mark, start: parts.start, limit, waiting, sent: None });
         }
+        session
+    }
+
+    /// Begins where a token says.
+    fn go_on(&mut self, token: Token) {
+        self.metrics.resumed.inc();
+        self.resumed = Some(true);
+        let Token { origin, at, .. } = token;
+        self.origin = origin;
+        let had = match at {
+            At::Marks(marks) => Had { origin, marks },
+            At::History(history) => {
+                let had = Had::of(origin, history.mark.clone());
+                self.read_history(history);
+                had
+            }
+            At::CatchUp { marks, to, unfinished, part } => {
+                let had = Had { origin, marks };
+                let catch_up = CatchUp::resumed(&self.outside, had.clone(), to, unfinished, part.as_ref());
+                self.state = State::CatchUp(Box::new(catch_up));
+                had
+            }
+        };
+        self.foreign = Some(Foreign { had, until: Instant::now() + OWED_FOR });
+    }
+
+    fn read_history(&mut self, history: HistoryAt) {
+        let names = history.mark.names().iter().enumerate();
+        let named: Vec<_> = names.filter_map(|(at, name)| Some((at, name, self.outside.source(name)?))).collect();
+        let tenant_labels = self.outside.tenant_labels(named.iter().map(|(_, name, _)| *name));
+        let sources: Vec<(SourceId, Source)> =
+            named.into_iter().map(|(at, _, source)| (SourceId::new(at), source)).collect();
+        let query = Arc::clone(&self.feed.query);
+        self.state = State::History(replay::history(query, sources, tenant_labels, history.clone()));
+        self.history = Some(Box::new(history));
     }
 
     /// Number of the tail in this process.
@@ -231,7 +319,10 @@ impl Session {
                         () = self.deadline.as_mut() => { self.end(EndReason::MaxDuration); continue }
                     };
                     match read {
-                        Ok(lines) => self.state = State::Sending(lines, After::Live),
+                        Ok(lines) => {
+                            let after = self.history.take().map_or(After::Live, After::History);
+                            self.state = State::Sending(lines, after);
+                        }
                         Err(e) => self.end(EndReason::Failed(e.to_string())),
                     }
                 }
@@ -243,14 +334,17 @@ impl Session {
                 State::Live => {
                     let taken = self.feed.ring.lock().take(self.next);
                     match taken {
+                        Taken::Frame(frame) if self.is_owed(&frame.mark) => self.join_again(),
                         Taken::Frame(frame) => return SessionEvent::Frame(self.deliver(frame)),
                         Taken::Gone => self.fell_off(),
                         Taken::End(reason) => self.end(reason),
                         Taken::Wait => {
                             // The sender lives as long as the feed's task; if that is gone the ring has an end.
+                            let until = self.foreign.as_ref().map(|foreign| foreign.until);
                             let ended = tokio::select! {
                                 biased;
                                 () = self.deadline.as_mut() => Some(EndReason::MaxDuration),
+                                () = passed(until) => { self.join_again(); continue }
                                 changed = self.published.changed() => changed.is_err().then_some(EndReason::IngestersGone),
                             };
                             if let Some(reason) = ended {
@@ -263,10 +357,23 @@ impl Session {
                         }
                     }
                 }
+                State::Joining => self.join_feed(),
+                State::Lagging => {
+                    let ended = tokio::select! {
+                        biased;
+                        () = self.deadline.as_mut() => Some(EndReason::MaxDuration),
+                        changed = self.published.changed() => changed.is_err().then_some(EndReason::IngestersGone),
+                        () = tokio::time::sleep(LAGGING) => None,
+                    };
+                    match ended {
+                        Some(reason) => self.end(reason),
+                        None => self.state = State::Joining,
+                    }
+                }
                 State::CatchUp(catch_up) => {
                     let read = tokio::select! {
                         biased;
-                        read = catch_up.read(&self.feed) => read,
+                        read = catch_up.read(&self.outside) => read,
                         () = self.deadline.as_mut() => { self.end(EndReason::MaxDuration); continue }
                     };
                     self.caught(read);
@@ -290,7 +397,81 @@ impl Session {
         self.count_matched(u64::from(frame.lines));
         self.count_delivered(u64::from(frame.lines), frame.bytes.len());
         self.account.trimmed.fetch_add(frame.trimmed, Ordering::Relaxed);
-        frame.bytes
+        if self.foreign.is_none() && self.resumed.is_none() {
+            return frame.bytes;
+        }
+        let token = if self.foreign.is_some() { self.token(&self.standing()) } else { frame.token.as_deref().map(str::to_owned) };
+        let extras = Extras { resumed: self.resumed.take(), resume: token.as_deref(), ..Extras::default() };
+        with_resume(&frame.bytes, frame.token.as_deref(), &extras)
+    }
+
+    /// What has been had.
+    fn standing(&self) -> At {
+        let mut marks = self.foreign.as_ref().map_or_else(Vec::new, |foreign| foreign.had.marks.clone());
+        marks.push(self.feed.placed(self.mark.clone()));
+        At::Marks(marks)
+    }
+
+    /// The token of a frame of this session's own.
+    fn token(&self, at: &At) -> Option<String> {
+        self.feed.seal.as_ref()?.token(self.origin, at)
+    }
+
+    /// Whether the feed has got something new, of which this session may be owed more than the feed gives out.
+    fn is_owed(&self, mark: &Mark) -> bool {
+        self.foreign.is_some() && mark.floor.len() > self.mark.floor.len()
+    }
+
+    /// Reads the difference to the feed for itself once more.
+    fn join_again(&mut self) {
+        let here = self.feed.placed(self.mark.clone());
+        if let Some(foreign) = &mut self.foreign {
+            foreign.had.add(here);
+        }
+        self.state = State::Joining;
+    }
+
+    /// Begins to read what the feed has given out and the client has not had.
+    fn join_feed(&mut self) {
+        let Some(foreign) = &self.foreign else {
+            self.state = State::Live;
+            return;
+        };
+        let to = self.feed.ring.lock().newest();
+        // What the feed publishes from here on is wanted.
+        self.cursor.store(to.next, Ordering::Relaxed);
+        let last_try = Instant::now() >= foreign.until;
+        let catch_up = CatchUp::to_feed(&self.outside, foreign.had.clone(), to, true, last_try);
+        self.state = State::CatchUp(Box::new(catch_up));
+    }
+
+    /// All that a session with a token had to read has been read.
+    fn joined(&mut self, catch_up: CatchUp) {
+        let last_try = catch_up.last_try;
+        let (mut had, to, joined) = catch_up.end();
+        let Some(foreign) = &mut self.foreign else { return };
+        had.add(to);
+        let Some(joined) = joined else {
+            foreign.had = had;
+            self.state = State::Joining;
+            return;
+        };
+        let here = self.feed.placed(joined.mark.clone());
+        (self.next, self.lines_taken, self.mark) = (joined.next, joined.lines, joined.mark);
+        if had.marks.iter().any(|mark| here.lags(mark)) {
+            foreign.had = had;
+            self.state = State::Lagging;
+            return;
+        }
+        had.marks.retain(|mark| !here.covers(mark));
+        let owes_nothing = had.marks.is_empty() && had.origin == self.feed.opened();
+        if owes_nothing || last_try {
+            self.foreign = None;
+            self.origin = self.feed.opened();
+        } else {
+            foreign.had = had;
+        }
+        self.state = State::Live;
     }
 
     /// The next frame was driven out of the ring.
@@ -308,71 +489,98 @@ impl Session {
                 self.dropped.extend(lines.into_iter().map(|l| Dropped { timestamp: l.timestamp, labels: l.labels }));
                 self.state = State::Sending(Own::new(), After::Live);
             }
+            OnSlow::Wait if self.foreign.is_some() => {
+                drop(ring);
+                self.metrics.catch_ups.inc();
+                self.join_again();
+            }
             OnSlow::Wait => {
                 let to = ring.newest();
                 drop(ring);
                 self.metrics.catch_ups.inc();
                 // What the feed publishes from here on is wanted again.
                 self.cursor.store(to.next, Ordering::Relaxed);
-                self.state = State::CatchUp(Box::new(CatchUp::new(&self.feed, self.mark.clone(), to)));
+                let had = Had::of(self.origin, self.feed.placed(self.mark.clone()));
+                self.state = State::CatchUp(Box::new(CatchUp::to_feed(&self.outside, had, to, false, false)));
             }
         }
     }
 
     /// A part of a catch-up has been read, or all of it (`None`).
-    fn caught(&mut self, read: Result<Option<Own>, crate::Error>) {
+    fn caught(&mut self, read: Option<Found>) {
         let State::CatchUp(catch_up) = std::mem::replace(&mut self.state, State::Live) else { return };
-        match read {
-            Err(e) => self.end(EndReason::Failed(e.to_string())),
-            Ok(Some(lines)) => self.state = State::Sending(lines, After::CatchUp(catch_up)),
-            Ok(None) => {
-                let wanted = catch_up.to.lines - self.lines_taken;
-                self.next = catch_up.to.next;
-                self.lines_taken = catch_up.to.lines;
-                self.mark = catch_up.to.mark;
-                let missing = wanted.saturating_sub(catch_up.found);
-                if catch_up.found > wanted || (missing > 0 && catch_up.trimmed == 0) {
-                    self.metrics.ledger_violations.inc();
-                    tracing::error!(
-                        tail = self.account.id,
-                        wanted,
-                        found = catch_up.found,
-                        "a catch-up does not balance"
-                    );
-                }
-                if missing > 0 {
-                    self.count_matched(missing);
-                    self.count_dropped(missing);
-                    self.dropped.push(trimmed_notice(missing, self.clock.now()));
-                    self.state = State::Sending(Own::new(), After::Live);
-                }
+        if let Some(Found { lines, lost }) = read {
+            if self.foreign.is_some() {
+                let now = self.clock.now();
+                self.dropped.extend(lost.iter().map(|lost| lost_notice(lost, now)));
+                self.account.trimmed.fetch_add(lost.iter().map(|lost| lost.lines).sum(), Ordering::Relaxed);
+                self.metrics.resume_gaps.inc_by(lost.len() as u64);
+                self.resumed = if lost.is_empty() { self.resumed } else { Some(false) };
             }
+            self.state = State::Sending(lines, After::CatchUp(catch_up));
+            return;
+        }
+        if self.foreign.is_some() {
+            self.joined(*catch_up);
+            return;
+        }
+        let (found, incomplete) = (catch_up.found, catch_up.incomplete);
+        let (_, _, Some(to)) = catch_up.end() else { return };
+        let wanted = to.lines - self.lines_taken;
+        (self.next, self.lines_taken, self.mark) = (to.next, to.lines, to.mark);
+        let missing = wanted.saturating_sub(found);
+        if found > wanted || (missing > 0 && !incomplete) {
+            self.metrics.ledger_violations.inc();
+            tracing::error!(tail = self.account.id, wanted, found, "a catch-up does not balance");
+        }
+        if missing > 0 {
+            self.count_matched(missing);
+            self.count_dropped(missing);
+            self.dropped.push(trimmed_notice(missing, self.clock.now()));
+            self.state = State::Sending(Own::new(), After::Live);
         }
     }
 
     /// A frame of lines that were read for this session alone; `None` when there are no more and the state has moved on.
     fn own_frame(&mut self) -> Option<Bytes> {
-        let State::Sending(lines, _) = &mut self.state else { return None };
+        let State::Sending(lines, after) = &mut self.state else { return None };
         if lines.is_empty() && self.dropped.is_empty() {
-            if let State::Sending(_, after) = std::mem::replace(&mut self.state, State::Live)
-                && let After::CatchUp(catch_up) = after
-            {
-                self.state = State::CatchUp(catch_up);
-            }
-            if matches!(self.state, State::Live) {
-                self.encoder = None;
+            if let State::Sending(_, after) = std::mem::replace(&mut self.state, State::Live) {
+                match after {
+                    After::CatchUp(catch_up) => self.state = State::CatchUp(catch_up),
+                    After::History(_) if self.foreign.is_some() => self.state = State::Joining,
+                    After::History(_) | After::Live => self.encoder = None,
+                }
             }
             return None;
         }
         let encoder = self.encoder.get_or_insert_with(|| FrameEncoder::new(self.feed.key().encoding.clone()));
+        let mut last: Option<MatchedLine> = None;
         while let Some((line, text)) = lines.pop_front() {
             encoder.push(line.timestamp, &text, &line.labels);
+            if let After::History(history) = after {
+                history.sent(&line);
+            }
+            last = Some(line);
             if encoder.lines() >= MAX_FRAME_LINES || encoder.len_bytes() >= MAX_FRAME_BYTES {
                 break;
             }
         }
+        let last = last.filter(|_| !lines.is_empty());
+        let at = match after {
+            _ if self.feed.seal.is_none() => None,
+            After::History(history) if last.is_some() => Some(At::History(HistoryAt::clone(history))),
+            After::History(history) => Some(At::Marks(vec![history.mark.clone()])),
+            After::CatchUp(catch_up) => Some(catch_up.at(last.as_ref())),
+            // Lines that its client did not want to wait for are not had.
+            After::Live if self.on_slow == OnSlow::Drop => None,
+            After::Live => Some(self.standing()),
+        };
+        let token = at.and_then(|at| self.token(&at));
+        let extras = Extras { resumed: self.resumed.take(), resume: token.as_deref(), ..Extras::default() };
+        let encoder = self.encoder.get_or_insert_with(|| FrameEncoder::new(self.feed.key().encoding.clone()));
         let count = encoder.lines() as u64;
-        let frame = encoder.finish(&std::mem::take(&mut self.dropped), &Extras::default());
+        let frame = encoder.finish(&std::mem::take(&mut self.dropped), &extras);
         self.count_matched(count);
         self.count_delivered(count, frame.len());
         Some(frame)
@@ -391,6 +599,14 @@ impl Session {
     fn count_dropped(&self, lines: u64) {
         self.account.dropped.fetch_add(lines, Ordering::Relaxed);
         self.metrics.dropped_lines.inc_by(lines);
+    }
+}
+
+/// Waits for a moment, for ever if there is none.
+async fn passed(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

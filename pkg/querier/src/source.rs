@@ -27,12 +27,14 @@ impl SourceId {
         Self(at as u32)
     }
 
-    const fn at(self) -> usize {
+    /// Its place in [`Sources`].
+    pub(crate) const fn at(self) -> usize {
         self.0 as usize
     }
 }
 
 /// A tenant in a log.
+#[derive(Clone)]
 pub(crate) struct Source {
     pub(crate) node: Arc<dyn Node>,
     pub(crate) tenant: TenantId,
@@ -116,6 +118,11 @@ impl Positions {
             self.0.resize(source.at() + 1, 0);
         }
         self.0[source.at()] = self.0[source.at()].max(seq);
+    }
+
+    /// How many sources are named.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (SourceId, u64)> {
