@@ -85,6 +85,7 @@ impl Server {
                 feed_ring_bytes: mebibytes(config.querier.feed_ring_mb),
                 feed_merge_bytes: mebibytes(config.querier.feed_merge_mb),
                 query_memory_bytes: mebibytes(config.querier.query_memory_mb),
+                resume_secret: None,
             },
             tailwater_querier::Fixed::new(vec![node]),
             Arc::clone(&limits),

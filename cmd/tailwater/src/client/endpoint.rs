@@ -134,6 +134,11 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
+    /// Another node of the same cluster: the same headers go there. None if that is no URL that can be used.
+    pub(crate) fn elsewhere(&self, addr: &str) -> Option<Self> {
+        Self::parse(addr, self.headers.clone()).ok()
+    }
+
     fn parse(addr: &str, headers: HeaderMap) -> Result<Self, Error> {
         let usage = |problem: &str| Error::Usage(format!("--addr {addr:?}: {problem}"));
         let uri: hyper::Uri = addr.parse().map_err(|_| usage("not a URL; write for example http://127.0.0.1:3100"))?;
