@@ -17,6 +17,7 @@ mod meta;
 mod metric;
 mod metric_tail;
 mod metrics;
+mod outside;
 mod patterns;
 mod querier;
 mod range;

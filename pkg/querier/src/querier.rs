@@ -111,7 +111,7 @@ pub enum Resume {
 
 /// A token that has been checked.
 #[derive(Clone, Debug)]
-pub struct Resumption(pub(crate) Token);
+pub struct Resumption(Box<Token>);
 
 impl Resumption {
     /// How long the tail held lines back. It must go on so.
@@ -269,7 +269,7 @@ impl Querier {
                 admission,
                 nodes: Arc::clone(&self.nodes),
                 resume: match request.resume {
-                    Resume::From(Resumption(token)) => Some(token),
+                    Resume::From(Resumption(token)) => Some(*token),
                     Resume::No | Resume::Give => None,
                 },
             },
@@ -283,7 +283,7 @@ impl Querier {
     pub fn resumption(&self, request: &TailRequest, token: &str) -> Result<Resumption, Error> {
         let (key, _) = self.key_of(request)?;
         match self.secret.seal_of(&key).read(token) {
-            Ok(token) => Ok(Resumption(token)),
+            Ok(token) => Ok(Resumption(Box::new(token))),
             Err(Refused::Invalid) => Err(Error::BadToken),
             Err(Refused::OfAnother) => Err(Error::TokenOfAnother),
         }

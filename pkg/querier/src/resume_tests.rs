@@ -9,9 +9,9 @@ use proptest::prelude::*;
 use tailwater_logql::patterns::Pattern;
 use tailwater_model::{Clock, Labels, Limits, LogId, TenantIds, Timestamp};
 use tailwater_wire::node::{
-    Answer, Blocks, Follow, FollowRequest, LabelsRequest, LogState, MatchedBatch, Node, NodeError, Partial, PatternsRequest, ReadChunk,
-    ReadRequest, Sampled, SamplesRequest, SelectRequest, Selected, SeriesRequest, StateRequest, Stats, StreamVolume,
-    VolumeRequest,
+    Answer, Blocks, Follow, FollowRequest, LabelsRequest, LogState, MatchedBatch, Node, NodeError, Partial,
+    PatternsRequest, ReadChunk, ReadRequest, Sampled, SamplesRequest, SelectRequest, Selected, SeriesRequest,
+    StateRequest, Stats, StreamVolume, VolumeRequest,
 };
 use tokio::sync::watch;
 
@@ -61,7 +61,8 @@ impl Node for Door {
             // Whoever asks for more than there is gets what there is.
             let through = request.through.min(head.await?.head);
             if request.after >= through {
-                let batch = MatchedBatch { through, watermark: Timestamp(0), text: bytes::Bytes::new(), lines: Vec::new() };
+                let batch =
+                    MatchedBatch { through, watermark: Timestamp(0), text: bytes::Bytes::new(), lines: Vec::new() };
                 return Ok(ReadChunk { through: request.after, gap: None, batch });
             }
             node.read(ReadRequest { through, ..request }).await
@@ -146,7 +147,11 @@ impl World {
     }
 
     fn push(&self, node: usize, tenant: &str, skew: i64, text: &str) {
-        let now = { let mut c = self.clock.0.lock(); *c += SECOND / 50; *c };
+        let now = {
+            let mut c = self.clock.0.lock();
+            *c += SECOND / 50;
+            *c
+        };
         for node in [&self.doors[node].node, &self.archive.0[node].node] {
             node.push_as(tenant, now, &[(now + skew * SECOND, text)]);
         }
@@ -155,7 +160,8 @@ impl World {
 
     /// A querier over these nodes.
     fn querier(&self, order: &[usize], blocks: bool) -> Arc<Querier> {
-        let nodes: Arc<[Arc<dyn Node>]> = order.iter().map(|at| Arc::clone(&self.doors[*at]) as Arc<dyn Node>).collect();
+        let nodes: Arc<[Arc<dyn Node>]> =
+            order.iter().map(|at| Arc::clone(&self.doors[*at]) as Arc<dyn Node>).collect();
         let nodes = Listed { nodes: watch::Sender::new(nodes), blocks: blocks.then(|| self.archive.clone()) };
         let config = Config { feed_ring_bytes: self.ring, resume_secret: Some(b"s".to_vec()), ..Config::default() };
         let limits = Arc::new(Arc::new(Limits { max_concurrent_tail_requests: 0, ..Limits::default() }));
@@ -260,7 +266,10 @@ async fn what_was_trimmed_comes_from_blocks_or_is_told_once() {
     let first = next(&mut session, Duration::from_secs(1)).await.unwrap();
     assert_eq!((first.told, first.resumed), (40, Some(false)));
     let labels = &first.lost[0]["labels"];
-    assert_eq!((&labels["after"], &labels["through"], &labels["reason"]), (&"10".into(), &"50".into(), &"log_trimmed".into()));
+    assert_eq!(
+        (&labels["after"], &labels["through"], &labels["reason"]),
+        (&"10".into(), &"50".into(), &"log_trimmed".into())
+    );
     let mut lines = first.lines;
     let again = resumed(&w.querier(&[0], false), &asked, &first.token).await;
     lines.extend(rest(&mut session).await);
@@ -375,7 +384,7 @@ fn sorted(lines: &[String]) -> Vec<String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
     /// Pushes, pauses and reads in any order; the tail is cut after any frame, and goes on on the same querier, on a fresh one, on one with
     /// other numbers and a feed that has been open for long or lags: every line comes once, and those of a stream in the order in which
     /// the unbroken tail has them.
@@ -432,7 +441,7 @@ proptest! {
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
             *w.clock.0.lock() += 100 * SECOND;
-            if n_of(&seen) % 2 == 0 && let Some(token) = &token {
+            if seen.len().is_multiple_of(2) && let Some(token) = &token {
                 session = resumed(&queriers[1], &asked, token).await;
             }
             seen.extend(rest(&mut session).await);
@@ -443,17 +452,14 @@ proptest! {
     }
 }
 
-fn n_of(lines: &[String]) -> usize {
-    lines.len()
-}
-
 /// The clock of the nodes is the querier's, in these tests.
 #[test]
 fn doors_know_where_they_were() {
     let w = World::new(1, 1 << 20);
     push(&w, 0, 0..10);
     let age = Duration::from_millis(50);
-    let state = futures_util::FutureExt::now_or_never(w.doors[0].state(StateRequest { age: Some(age) })).unwrap().unwrap();
+    let state =
+        futures_util::FutureExt::now_or_never(w.doors[0].state(StateRequest { age: Some(age) })).unwrap().unwrap();
     assert_eq!((state.head, state.before), (10, 7));
     assert_eq!(w.clock.now(), Timestamp(1000 * SECOND + SECOND / 5));
 }

@@ -20,6 +20,8 @@
 //! * The token of a frame says that everything up to and including this frame has been had.
 //! * [`Session::next`] is cancel-safe: what it waits for is kept in the session.
 
+mod go_on;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,11 +34,13 @@ use tailwater_wire::node::MatchedLine;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
-use crate::catch_up::{CatchUp, Found, Outside};
+use self::go_on::Foreign;
+use crate::catch_up::{CatchUp, Found};
 use crate::feed::{Feed, MAX_FRAME_BYTES, MAX_FRAME_LINES, lost_notice, trimmed_notice};
 use crate::had::Had;
 use crate::mark::Mark;
 use crate::metrics::Metrics;
+use crate::outside::Outside;
 use crate::querier::{Admission, Nodes, OnSlow};
 use crate::replay::{self, Own, Reading};
 use crate::resume::{At, HistoryAt, Token};
@@ -45,10 +49,6 @@ use crate::source::{Source, SourceId};
 
 /// Most historic lines of a tail; a larger `limit` gets this many.
 pub(crate) const MAX_HISTORY_LINES: usize = 500_000;
-
-/// How long a session that goes on with a token waits for logs that its feed has not got. Longer than an ingester takes to come back, or
-/// its followers to put what it had into blocks.
-const OWED_FOR: Duration = Duration::from_secs(180);
 
 /// How often a feed that is behind the token is looked at when it gives out nothing.
 const LAGGING: Duration = Duration::from_millis(250);
@@ -165,13 +165,6 @@ enum After {
     CatchUp(Box<CatchUp>),
 }
 
-/// What a session that goes on with a token has had of other feeds, or may be owed by logs that its feed has not got.
-struct Foreign {
-    had: Had,
-    /// When what is still owed is given up.
-    until: Instant,
-}
-
 /// See the module.
 pub struct Session {
     feed: Arc<Feed>,
@@ -256,29 +249,6 @@ impl Session {
             session.read_history(HistoryAt { mark, start: parts.start, limit, waiting, sent: None });
         }
         session
-    }
-
-    /// Begins where a token says.
-    fn go_on(&mut self, token: Token) {
-        self.metrics.resumed.inc();
-        self.resumed = Some(true);
-        let Token { origin, at, .. } = token;
-        self.origin = origin;
-        let had = match at {
-            At::Marks(marks) => Had { origin, marks },
-            At::History(history) => {
-                let had = Had::of(origin, history.mark.clone());
-                self.read_history(history);
-                had
-            }
-            At::CatchUp { marks, to, unfinished, part } => {
-                let had = Had { origin, marks };
-                let catch_up = CatchUp::resumed(&self.outside, had.clone(), to, unfinished, part.as_ref());
-                self.state = State::CatchUp(Box::new(catch_up));
-                had
-            }
-        };
-        self.foreign = Some(Foreign { had, until: Instant::now() + OWED_FOR });
     }
 
     fn read_history(&mut self, history: HistoryAt) {
@@ -400,7 +370,11 @@ impl Session {
         if self.foreign.is_none() && self.resumed.is_none() {
             return frame.bytes;
         }
-        let token = if self.foreign.is_some() { self.token(&self.standing()) } else { frame.token.as_deref().map(str::to_owned) };
+        let token = if self.foreign.is_some() {
+            self.token(&self.standing())
+        } else {
+            frame.token.as_deref().map(str::to_owned)
+        };
         let extras = Extras { resumed: self.resumed.take(), resume: token.as_deref(), ..Extras::default() };
         with_resume(&frame.bytes, frame.token.as_deref(), &extras)
     }
@@ -415,63 +389,6 @@ impl Session {
     /// The token of a frame of this session's own.
     fn token(&self, at: &At) -> Option<String> {
         self.feed.seal.as_ref()?.token(self.origin, at)
-    }
-
-    /// Whether the feed has got something new, of which this session may be owed more than the feed gives out.
-    fn is_owed(&self, mark: &Mark) -> bool {
-        self.foreign.is_some() && mark.floor.len() > self.mark.floor.len()
-    }
-
-    /// Reads the difference to the feed for itself once more.
-    fn join_again(&mut self) {
-        let here = self.feed.placed(self.mark.clone());
-        if let Some(foreign) = &mut self.foreign {
-            foreign.had.add(here);
-        }
-        self.state = State::Joining;
-    }
-
-    /// Begins to read what the feed has given out and the client has not had.
-    fn join_feed(&mut self) {
-        let Some(foreign) = &self.foreign else {
-            self.state = State::Live;
-            return;
-        };
-        let to = self.feed.ring.lock().newest();
-        // What the feed publishes from here on is wanted.
-        self.cursor.store(to.next, Ordering::Relaxed);
-        let last_try = Instant::now() >= foreign.until;
-        let catch_up = CatchUp::to_feed(&self.outside, foreign.had.clone(), to, true, last_try);
-        self.state = State::CatchUp(Box::new(catch_up));
-    }
-
-    /// All that a session with a token had to read has been read.
-    fn joined(&mut self, catch_up: CatchUp) {
-        let last_try = catch_up.last_try;
-        let (mut had, to, joined) = catch_up.end();
-        let Some(foreign) = &mut self.foreign else { return };
-        had.add(to);
-        let Some(joined) = joined else {
-            foreign.had = had;
-            self.state = State::Joining;
-            return;
-        };
-        let here = self.feed.placed(joined.mark.clone());
-        (self.next, self.lines_taken, self.mark) = (joined.next, joined.lines, joined.mark);
-        if had.marks.iter().any(|mark| here.lags(mark)) {
-            foreign.had = had;
-            self.state = State::Lagging;
-            return;
-        }
-        had.marks.retain(|mark| !here.covers(mark));
-        let owes_nothing = had.marks.is_empty() && had.origin == self.feed.opened();
-        if owes_nothing || last_try {
-            self.foreign = None;
-            self.origin = self.feed.opened();
-        } else {
-            foreign.had = had;
-        }
-        self.state = State::Live;
     }
 
     /// The next frame was driven out of the ring.

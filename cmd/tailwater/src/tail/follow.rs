@@ -150,7 +150,9 @@ impl Notice {
                 palette.warning(format!("{what} is away ({reason}); its lines come later")).to_string()
             }
             Self::Told(Told::Back { what }) => palette.good(format!("{} is back", escape::message(what))).to_string(),
-            Self::Told(Told::Draining { .. }) => palette.dim("the server is going down; going on elsewhere").to_string(),
+            Self::Told(Told::Draining { .. }) => {
+                palette.dim("the server is going down; going on elsewhere").to_string()
+            }
             Self::BadFrame(e) => {
                 palette.failure(format!("a frame could not be read, its lines are missing: {e}")).to_string()
             }
@@ -469,7 +471,8 @@ mod tests {
         let plain = Palette::new(false);
         let screen = Screen { out_is_terminal: false, out: plain, err: plain, err_is_terminal: false };
         let renderer = Renderer::new(&OutputArgs { output: Output::Raw, ..OutputArgs::default() }, screen, Clock::Time);
-        let plan = Plan { query: "{app=\"a\"}".into(), start: Timestamp(1), limit: 5, delay_for: 2, reconnect, resume_file };
+        let plan =
+            Plan { query: "{app=\"a\"}".into(), start: Timestamp(1), limit: 5, delay_for: 2, reconnect, resume_file };
         let mut follow = Follow::new(loki.endpoint(), plan, stop, renderer);
         let mut out = Counting { text: Vec::new(), lines, ask };
         let mut said = Vec::new();
@@ -517,7 +520,10 @@ mod tests {
         assert_eq!((ledger.lines, ledger.reconnects, ledger.repeats, ledger.gaps, ledger.dropped), (5, 2, 6, 0, 0));
         assert_eq!(said.iter().filter(|n| matches!(n, Notice::Broken { .. })).count(), 2, "{said:?}");
         let asked = loki.asked();
-        assert_eq!(asked[0], "/loki/api/v1/tail?query=%7Bapp%3D%22a%22%7D&start=1&limit=5&delay_for=2&resume=true&notices=true");
+        assert_eq!(
+            asked[0],
+            "/loki/api/v1/tail?query=%7Bapp%3D%22a%22%7D&start=1&limit=5&delay_for=2&resume=true&notices=true"
+        );
         assert!(asked[1].contains(&format!("start={}&limit={RESUME_LIMIT}&", 6 * s)), "{}", asked[1]);
         assert!(asked[3].contains(&format!("start={}&", 7 * s)), "{}", asked[3]);
     }
@@ -536,9 +542,18 @@ mod tests {
                     frame_with(&[(10 * s, "a")], r#""resume":"t-1""#),
                     frame_with(&[(10 * s, "a")], r#""resume":"t-2""#),
                 ]),
-                TailScript::ThenCut(vec![frame_with(&[(10 * s, "a"), (9 * s, "b")], r#""resumed":true,"resume":"t-3""#)]),
+                TailScript::ThenCut(vec![frame_with(
+                    &[(10 * s, "a"), (9 * s, "b")],
+                    r#""resumed":true,"resume":"t-3""#,
+                )]),
                 TailScript::Refuse(400, "the resume token is not valid"),
-                TailScript::ThenStay(vec![frame(&[(10 * s, "a"), (10 * s, "a"), (10 * s, "a"), (9 * s, "b"), (11 * s, "c")])]),
+                TailScript::ThenStay(vec![frame(&[
+                    (10 * s, "a"),
+                    (10 * s, "a"),
+                    (10 * s, "a"),
+                    (9 * s, "b"),
+                    (11 * s, "c"),
+                ])]),
             ],
             vec![],
         )

@@ -63,6 +63,7 @@ impl Keep {
         let written = std::fs::File::create(&beside).and_then(|mut file| {
             file.write_all(token.as_bytes())?;
             file.write_all(b"\n")?;
+            file.sync_data()?;
             drop(file);
             std::fs::rename(&beside, path)
         });

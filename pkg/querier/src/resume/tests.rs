@@ -26,8 +26,9 @@ fn name(log: u128, tenant: &str) -> Name {
 fn any_key() -> impl Strategy<Value = Key> {
     prop_oneof![
         any::<i64>().prop_map(|at| Key::end_of(Timestamp(at))),
-        (any::<i64>(), any::<i64>(), 0usize..9, any::<u64>(), any::<u32>())
-            .prop_map(|(a, b, source, seq, i)| Key::from_parts((Timestamp(a), Timestamp(b), SourceId::new(source), seq, i))),
+        (any::<i64>(), any::<i64>(), 0usize..9, any::<u64>(), any::<u32>()).prop_map(|(a, b, source, seq, i)| {
+            Key::from_parts((Timestamp(a), Timestamp(b), SourceId::new(source), seq, i))
+        }),
     ]
 }
 
@@ -53,10 +54,12 @@ fn at() -> impl Strategy<Value = At> {
             let part = to.names().first().filter(|_| sending).map(|name| Part { name: name.clone(), through: 7, last });
             At::CatchUp { marks, to, unfinished, part }
         }),
-        (placed(), any::<i64>(), any::<u32>(), any::<Option<(i64, u64, u64)>>()).prop_map(|(mark, start, limit, sent)| {
-            let sent = sent.map(|(at, stream_hash, lines)| Sent { timestamp: Timestamp(at), stream_hash, lines });
-            At::History(HistoryAt { mark, start: Timestamp(start), limit: limit as usize, waiting: 3, sent })
-        }),
+        (placed(), any::<i64>(), any::<u32>(), any::<Option<(i64, u64, u64)>>()).prop_map(
+            |(mark, start, limit, sent)| {
+                let sent = sent.map(|(at, stream_hash, lines)| Sent { timestamp: Timestamp(at), stream_hash, lines });
+                At::History(HistoryAt { mark, start: Timestamp(start), limit: limit as usize, waiting: 3, sent })
+            }
+        ),
     ]
 }
 

@@ -21,7 +21,8 @@ use tailwater_logql::ast::Expr;
 use tailwater_logql::syntax;
 use tailwater_model::TenantId;
 use tailwater_querier::{
-    EndReason, Error, Ledger, MetricSession, MetricTailRequest, OnSlow, Resume, Session, SessionEvent, TailRequest, busy,
+    EndReason, Error, Ledger, MetricSession, MetricTailRequest, OnSlow, Resume, Session, SessionEvent, TailRequest,
+    busy,
 };
 use tailwater_wire::frame::TailEncoding;
 
