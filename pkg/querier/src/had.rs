@@ -141,9 +141,7 @@ impl Had {
 
     /// Up to where everything of a source has been had. `numbers` are those of [`Had::numbers`]; without any, nothing is known.
     pub(crate) fn complete(&self, numbers: &[(usize, SourceId)]) -> Option<u64> {
-        let complete = |(at, id): &(usize, SourceId)| {
-            self.marks.get(*at).map(|placed| placed.complete(*id))
-        };
+        let complete = |(at, id): &(usize, SourceId)| self.marks.get(*at).map(|placed| placed.complete(*id));
         numbers.iter().filter_map(complete).max()
     }
 
