@@ -97,6 +97,12 @@ pub enum Error {
     /// The query does not compile.
     #[error(transparent)]
     Query(#[from] tailwater_logql::Error),
+    /// What was brought as a resume token is none, or it was damaged, or made with another secret.
+    #[error("the resume token is not valid")]
+    BadToken,
+    /// The resume token was made for other tenants, another query or another form of frames.
+    #[error("the resume token is of another query")]
+    TokenOfAnother,
     /// The tenants do not fit the request.
     #[error(transparent)]
     Tenant(#[from] TenantError),

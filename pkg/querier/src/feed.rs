@@ -15,17 +15,20 @@ use parking_lot::Mutex;
 use tailwater_logql::LogQuery;
 use tailwater_model::{Clock, LabelSet, Labels, TenantId, Timestamp};
 use tailwater_wire::frame::{Dropped, Extras, FrameEncoder, TailEncoding};
-use tailwater_wire::node::{Blocks, FollowEvent, Gap};
+use tailwater_wire::node::{FollowEvent, Gap};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::Error;
 use crate::away::Away;
+use crate::catch_up::Lost;
 use crate::follows::{Follows, Happened, Listed};
+use crate::had::{Name, Placed};
 use crate::mark::Mark;
 use crate::merge::{Held, MergeCounts, Merger, Round};
 use crate::metrics::Metrics;
+use crate::resume::Seal;
 use crate::ring::{Frame, Ring};
 use crate::session::EndReason;
 use crate::source::{MAX_SOURCES, SourceId, Sources};
@@ -59,6 +62,8 @@ pub(crate) struct FeedKey {
     pub(crate) delay: Duration,
     /// Frames say which logs are away.
     pub(crate) notices: bool,
+    /// Frames have resume tokens.
+    pub(crate) resume: bool,
 }
 
 /// A tenant that a feed follows.
@@ -76,9 +81,10 @@ pub(crate) struct Feed {
     key: FeedKey,
     pub(crate) query: Arc<LogQuery>,
     pub(crate) sources: Sources,
-    /// If it is the querier that reads them.
-    pub(crate) blocks: Option<Arc<dyn Blocks>>,
     pub(crate) ring: Arc<Mutex<Ring>>,
+    opened: Timestamp,
+    /// What makes its tokens, if it has any.
+    pub(crate) seal: Option<Seal>,
     /// Changes when frames are published or the feed ends.
     pub(crate) published: watch::Receiver<u64>,
     task: AbortHandle,
@@ -90,12 +96,13 @@ pub(crate) struct Feed {
 /// What a feed needs from outside.
 pub(crate) struct FeedParts {
     pub(crate) nodes: Listed,
-    pub(crate) blocks: Option<Arc<dyn Blocks>>,
     /// True when feeds are to end.
     pub(crate) closing: watch::Receiver<bool>,
     pub(crate) query: Arc<LogQuery>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Metrics,
+    /// If its frames have resume tokens.
+    pub(crate) seal: Option<Seal>,
     pub(crate) ring_bytes: usize,
     pub(crate) merge_bytes: usize,
 }
@@ -106,6 +113,7 @@ impl Feed {
     /// # Errors
     /// There is more to follow than a feed may.
     pub(crate) async fn open(key: FeedKey, parts: FeedParts, feeds: Weak<Feeds>) -> Result<Arc<Self>, Error> {
+        let begins = parts.clock.now();
         let (tenants, query, metrics) = (key.tenants.clone(), Arc::clone(&parts.query), parts.metrics.clone());
         let opened = Follows::open(parts.nodes, parts.closing, tenants, query, metrics).await;
         let (follows, begun) = opened.ok_or(Error::TooManySources { limit: MAX_SOURCES })?;
@@ -127,6 +135,9 @@ impl Feed {
             away: follows.away().clone(),
             follows,
             trimmed: 0,
+            begins,
+            seal: parts.seal.clone(),
+            names: Arc::new([]),
         };
         let task = tokio::spawn(run.run()).abort_handle();
         parts.metrics.feeds.inc();
@@ -134,8 +145,9 @@ impl Feed {
             key,
             query: parts.query,
             sources,
-            blocks: parts.blocks,
             ring,
+            opened: begins,
+            seal: parts.seal,
             published,
             task,
             feeds,
@@ -152,9 +164,14 @@ impl Feed {
         &self.metrics
     }
 
-    /// What names the tenants of its lines, if they are named.
-    pub(crate) fn tenant_labels(&self) -> Option<TenantLabels> {
-        self.key.names_tenants.then(|| TenantLabels::new(self.sources.clone()))
+    /// When it was opened: sources that join it later begin where their logs were then.
+    pub(crate) fn opened(&self) -> Timestamp {
+        self.opened
+    }
+
+    /// A mark of this feed with the names of its sources.
+    pub(crate) fn placed(&self, mark: Mark) -> Placed {
+        Placed::new(names_of(&self.sources), mark)
     }
 
     pub(crate) fn session_number(&self) -> u64 {
@@ -190,10 +207,20 @@ struct Run {
     sources: Sources,
     /// Lines trimmed since the last frame.
     trimmed: u64,
+    /// When the feed was opened.
+    begins: Timestamp,
+    seal: Option<Seal>,
+    /// The sources, if there are tokens: those of now or a little earlier.
+    names: Arc<[Name]>,
     /// The logs that were away after the last round.
     away: Away,
     /// Those of which frames have said so; none if frames say nothing of it.
     told: Option<Away>,
+}
+
+/// What the sources of a feed are, by number.
+fn names_of(sources: &Sources) -> Arc<[Name]> {
+    sources.iter().map(|(_, source)| Name { log: source.node.log_id(), tenant: source.tenant.clone() }).collect()
 }
 
 /// What there was to take.
@@ -296,7 +323,10 @@ impl Run {
     /// Gives out what is due. Returns how many sessions there are.
     fn round(&mut self) -> usize {
         let now = self.clock.now();
+        let known = self.merger.mark().floor.len();
         let round = self.merger.release(now);
+        // A session may have waited for a source.
+        let begun = round.after.floor.len() > known;
         let keep_entries = self.ring.lock().has_droppers();
         self.away = self.follows.away().clone();
         let frames = self.encode(&round, keep_entries, now);
@@ -310,7 +340,7 @@ impl Run {
             let next = ring.publish(frames, round.after, self.merger.waiting(), self.away.clone());
             (next, ring.sessions())
         };
-        if published {
+        if published || begun {
             self.published.send_replace(next);
         }
         if published { sessions } else { 0 }
@@ -345,7 +375,9 @@ impl Run {
             Some(before) => self.away.since(&std::mem::replace(before, self.away.clone())),
             None => Vec::new(),
         };
-        let bytes = self.encoder.finish(&told, &Extras { notices: &notices, resume: None });
+        let token = self.token(&mark);
+        let extras = Extras { notices: &notices, resume: token.as_deref(), resumed: None };
+        let bytes = self.encoder.finish(&told, &extras);
         let entries = if keep_entries {
             let entry = |held: &Held| (held.line().timestamp, labels_of(&mut self.tenant_labels, held).into_owned());
             lines.iter().map(entry).collect()
@@ -353,7 +385,16 @@ impl Run {
             Vec::new()
         };
         let lines = u32::try_from(lines.len()).unwrap_or(u32::MAX);
-        Frame { bytes, lines, mark, entries, trimmed, away: self.away.clone() }
+        Frame { bytes, lines, mark, entries, trimmed, away: self.away.clone(), token }
+    }
+
+    /// The token of a frame, once for all sessions.
+    fn token(&mut self, mark: &Mark) -> Option<Arc<str>> {
+        let seal = self.seal.as_ref()?;
+        if self.names.len() != self.sources.len() {
+            self.names = names_of(&self.sources);
+        }
+        seal.token_at(self.begins, &self.names, mark).map(Arc::from)
     }
 }
 
@@ -366,13 +407,25 @@ fn labels_of<'a>(tenant_labels: &mut Option<TenantLabels>, held: &'a Held) -> Co
     }
 }
 
+/// How a client is told that lines of a stretch of a log do not come: where, how many if that is known, and why.
+pub(crate) fn lost_notice(lost: &Lost, now: Timestamp) -> Dropped {
+    let mut pairs: Vec<(Box<str>, Box<str>)> = vec![
+        ("after".into(), lost.after.to_string().into()),
+        ("log".into(), lost.name.log.to_string().into()),
+        ("reason".into(), lost.reason.into()),
+    ];
+    pairs.extend(lost.through.map(|through| ("through".into(), through.to_string().into())));
+    pairs.extend((lost.lines > 0).then(|| ("dropped_lines".into(), lost.lines.to_string().into())));
+    Dropped { timestamp: now, labels: LabelSet::from(&Labels::from_pairs(pairs)) }
+}
+
 /// How a client is told, in Loki's shape for dropped entries, that a log was trimmed before it was read.
 pub(crate) fn trimmed_notice(lines: u64, now: Timestamp) -> Dropped {
-    lost_notice(lines, "log_trimmed", now)
+    dropped_notice(lines, "log_trimmed", now)
 }
 
 /// How a client is told that lines do not come, and why.
-pub(crate) fn lost_notice(lines: u64, reason: &str, now: Timestamp) -> Dropped {
+pub(crate) fn dropped_notice(lines: u64, reason: &str, now: Timestamp) -> Dropped {
     let pairs = vec![("dropped_lines".into(), lines.to_string().into()), ("reason".into(), reason.into())];
     Dropped { timestamp: now, labels: LabelSet::from(&Labels::from_pairs(pairs)) }
 }

@@ -191,7 +191,7 @@ impl Follows {
                     Ok(()) => self.list(),
                     Err(_gone) => { self.is_final = true; None }
                 },
-                () = async { closing.wait_for(|closing| *closing).await.map(|_| ()).unwrap_or_default() }, if closes_at.is_none() => {
+                () = closed(closing), if closes_at.is_none() => {
                     self.closes_at = Some(Instant::now() + CLOSING);
                     // Whoever has not begun by now never will.
                     waits.clear();
@@ -372,7 +372,7 @@ impl Follows {
                 () = sleep(pause) => {}
                 () = changed => {}
             }
-            Done::Place(log, place(node.as_ref(), opened).await)
+            Done::Place(log, place(node.as_ref(), opened.elapsed()).await)
         }));
     }
 
@@ -431,6 +431,13 @@ impl Follows {
     fn count(&mut self) {
         let open = self.followed.iter().filter(|followed| followed.abort.is_some()).count();
         self.counted.set(open, self.away.len());
+    }
+}
+
+/// Waits until the querier is closed. One that is gone never closes: what it has opened goes on.
+async fn closed(closing: &mut watch::Receiver<bool>) {
+    if closing.wait_for(|closing| *closing).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -2,17 +2,20 @@
 //!
 //! The way of a line: a node's follow stream → [`merge`] (time order within `delay_for`) → a *feed* encodes it once into a
 //! frame of its ring → every *session* on the feed hands the same bytes to its socket. [`mark`] says how history joins live and how a
-//! session that fell behind catches up, exactly. Metric queries are tailed, too: [`metric_tail`].
+//! session that fell behind catches up, exactly; [`had`] and [`resume`] how one goes on elsewhere. What a feed follows comes and goes:
+//! [`follows`]. Metric queries are tailed, too: [`metric_tail`].
 
 mod away;
 #[cfg(test)]
 mod away_tests;
 mod backoff;
 mod busy;
+mod catch_up;
 mod detected;
 mod error;
 mod feed;
 mod follows;
+mod had;
 mod history;
 mod logs;
 mod mark;
@@ -21,11 +24,15 @@ mod meta;
 mod metric;
 mod metric_tail;
 mod metrics;
+mod outside;
 mod patterns;
 mod place;
 mod querier;
 mod range;
 mod replay;
+mod resume;
+#[cfg(test)]
+mod resume_tests;
 mod ring;
 mod session;
 #[cfg(test)]
@@ -49,7 +56,7 @@ pub use meta::MetaRequest;
 pub use metric::{MetricAnswer, MetricRequest, check_metric};
 pub use metric_tail::{MetricSession, MetricTailRequest};
 pub use patterns::MAX_PATTERNS;
-pub use querier::{Config, Fixed, Nodes, OnSlow, Querier, TailRequest};
+pub use querier::{Config, Fixed, Nodes, OnSlow, Querier, Resume, Resumption, TailRequest};
 pub use range::check_range;
 pub use session::{EndReason, Ledger, Session, SessionEvent, TailInfo};
 pub use volume::{Volume, VolumeBy, VolumeRequest};

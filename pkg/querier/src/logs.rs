@@ -64,7 +64,7 @@ pub(crate) fn answer_order(a: &MatchedLine, b: &MatchedLine, direction: Directio
 }
 
 /// The same as far as it goes for lines of different logs.
-fn by_time_and_stream(a: &MatchedLine, b: &MatchedLine, direction: Direction) -> Ordering {
+pub(crate) fn by_time_and_stream(a: &MatchedLine, b: &MatchedLine, direction: Direction) -> Ordering {
     let time = match direction {
         Direction::Forward => a.timestamp.cmp(&b.timestamp),
         Direction::Backward => b.timestamp.cmp(&a.timestamp),

@@ -60,6 +60,17 @@ impl Key {
         Self { release: time, timestamp: Timestamp::MAX, source: SourceId::MAX, seq: u64::MAX, index: u32::MAX }
     }
 
+    /// Its parts, for who writes it down: release, timestamp, source, sequence number and index.
+    pub(crate) const fn parts(&self) -> (Timestamp, Timestamp, SourceId, u64, u32) {
+        (self.release, self.timestamp, self.source, self.seq, self.index)
+    }
+
+    /// The key of these parts.
+    pub(crate) const fn from_parts(parts: (Timestamp, Timestamp, SourceId, u64, u32)) -> Self {
+        let (release, timestamp, source, seq, index) = parts;
+        Self { release, timestamp, source, seq, index }
+    }
+
     /// Where the line came from.
     pub(crate) const fn source(&self) -> SourceId {
         self.source
@@ -115,12 +126,6 @@ impl Mark {
     /// Whether the source had begun.
     pub(crate) fn names(&self, source: SourceId) -> bool {
         self.floor.names(source)
-    }
-
-    /// Where in a source the lines are that a newer mark of the same feed contains and this one does not: after the first position, up to
-    /// the second. Others may lie there, too.
-    pub(crate) fn stretch_to(&self, newer: &Self, source: SourceId) -> (u64, u64) {
-        (self.complete.seq(source).max(newer.floor.seq(source)), newer.consumed(source))
     }
 
     /// The last batch of which the feed had seen what is of `source`.

@@ -332,7 +332,8 @@ mod tests {
     /// What a catch-up from a mark to a later one gives out, of all the lines there are.
     fn difference(all: &[(SourceId, Arc<MatchedBatch>)], from: &Mark, to: &Mark) -> Vec<Id> {
         let read = all.iter().flat_map(|(source, batch)| {
-            let (after, through) = from.stretch_to(to, *source);
+            let after = from.complete.seq(*source).max(to.floor.seq(*source));
+            let through = to.consumed(*source);
             batch.lines.iter().filter(move |l| l.seq > after && l.seq <= through).map(|l| (*source, l))
         });
         let missing = read.filter(|(source, l)| !from.contains(*source, l) && to.contains(*source, l));

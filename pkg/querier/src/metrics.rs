@@ -23,6 +23,8 @@ pub(crate) struct Metrics {
     pub(crate) catch_ups: Counter,
     pub(crate) unread_lines: Counter,
     pub(crate) histories_incomplete: Counter,
+    pub(crate) resumed: Counter,
+    pub(crate) resume_gaps: Counter,
     pub(crate) ledger_violations: Counter,
     pub(crate) steps: Counter,
     pub(crate) failed_steps: Counter,
@@ -67,6 +69,12 @@ impl Metrics {
             self.forced_lines.clone(),
         );
         r.register("tail_catch_ups", "Times a slow tail read again from the logs", self.catch_ups.clone());
+        r.register("tail_resumed", "Tails that went on with a resume token", self.resumed.clone());
+        r.register(
+            "tail_resume_gaps",
+            "Stretches of a log that a resumed tail could not get, and was told so",
+            self.resume_gaps.clone(),
+        );
         r.register(
             "tail_lines_unread",
             "Of the dropped lines, those of logs that could not be read for too long",

@@ -22,12 +22,13 @@ const SLACK: Duration = Duration::from_millis(50);
 /// By at most one part in so many clocks run faster than others.
 const CLOCKS_DIFFER_BY: u32 = 2000;
 
-/// Asks a node where its log was when something was opened.
-pub(crate) async fn place(node: &dyn Node, opened: Instant) -> Result<u64, NodeError> {
+/// Asks a node where its log was when something was opened, `ago` before the asking.
+pub(crate) async fn place(node: &dyn Node, ago: Duration) -> Result<u64, NodeError> {
+    let began = Instant::now();
     // The request takes a while to get there, and clocks do not run alike: without something on top the place could lie after the opening.
     for slack in [SLACK, ASKING] {
-        let (asked, open) = (Instant::now(), opened.elapsed());
-        let age = open + slack + open / CLOCKS_DIFFER_BY;
+        let (asked, open) = (Instant::now(), ago.saturating_add(began.elapsed()));
+        let age = open.saturating_add(slack).saturating_add(open / CLOCKS_DIFFER_BY);
         let state = within(ASKING, node, StateRequest { age: Some(age) }).await?;
         if asked.elapsed() <= slack {
             return Ok(state.before);

@@ -1,6 +1,7 @@
 //! The querier: what it needs from outside, the feeds and tails that are open, and who may open another.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -22,6 +23,7 @@ use crate::logs::{TENANT_LABEL, tenants_of};
 use crate::metric_tail::MetricTails;
 use crate::metrics::Metrics;
 use crate::range::{check_range, past_lookback};
+use crate::resume::{Refused, Secret, Token};
 use crate::session::{Account, Session, SessionParts, TailInfo};
 use crate::view::Boundaries;
 
@@ -61,7 +63,7 @@ impl Nodes for Fixed {
 }
 
 /// What an operator chooses.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Config {
     /// A tail ends after this (`querier.tail_max_duration`).
     pub tail_max_duration: Duration,
@@ -73,6 +75,9 @@ pub struct Config {
     pub query_memory_bytes: usize,
     /// Whether a query is answered without an ingester that cannot be reached, with a warning, or fails (`querier.allow_partial`).
     pub allow_partial: bool,
+    /// What resume tokens are signed with: the same on every querier of a cluster (`querier.resume_secret`). None: something of this
+    /// process alone, so a token is good for as long as that lives.
+    pub resume_secret: Option<Vec<u8>>,
 }
 
 impl Default for Config {
@@ -83,7 +88,53 @@ impl Default for Config {
             feed_merge_bytes: 64 << 20,
             query_memory_bytes: 256 << 20,
             allow_partial: true,
+            resume_secret: None,
         }
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            tail_max_duration,
+            feed_ring_bytes,
+            feed_merge_bytes,
+            query_memory_bytes,
+            allow_partial,
+            resume_secret,
+        } = self;
+        f.debug_struct("Config")
+            .field("tail_max_duration", tail_max_duration)
+            .field("feed_ring_bytes", feed_ring_bytes)
+            .field("feed_merge_bytes", feed_merge_bytes)
+            .field("query_memory_bytes", query_memory_bytes)
+            .field("allow_partial", allow_partial)
+            .field("resume_secret", &resume_secret.as_ref().map(|_| "…"))
+            .finish()
+    }
+}
+
+/// Whether a tail gets resume tokens, and where it begins.
+#[derive(Clone, Debug, Default)]
+pub enum Resume {
+    /// It gets none.
+    #[default]
+    No,
+    /// It begins as any other, and its frames have tokens.
+    Give,
+    /// It goes on where a token says, and its frames have tokens.
+    From(Resumption),
+}
+
+/// A token that has been checked.
+#[derive(Clone, Debug)]
+pub struct Resumption(Box<Token>);
+
+impl Resumption {
+    /// How long the tail held lines back. It must go on so.
+    #[must_use]
+    pub fn delay_for(&self) -> Duration {
+        self.0.delay
     }
 }
 
@@ -117,7 +168,9 @@ pub struct TailRequest {
     pub encoding: TailEncoding,
     /// What happens when the client is slow.
     pub on_slow: OnSlow,
-    /// Whether frames say which logs are away and which are back ([`tailwater_wire::frame::Notice`]).
+    /// Whether its frames have resume tokens, and whether it goes on where one says: then `limit` and `start` mean nothing.
+    pub resume: Resume,
+    /// Whether its frames say which logs are away and which are back ([`tailwater_wire::frame::Notice`]).
     pub notices: bool,
 }
 
@@ -134,6 +187,7 @@ pub struct Querier {
     boundaries: Boundaries,
     /// True when tails are to end.
     closing: watch::Sender<bool>,
+    secret: Secret,
 }
 
 /// The open tails, under each of their tenants.
@@ -174,6 +228,7 @@ impl Querier {
         clock: Arc<dyn Clock>,
     ) -> Arc<Self> {
         Arc::new(Self {
+            secret: Secret::new(config.resume_secret.as_deref()),
             config,
             nodes,
             limits,
@@ -210,10 +265,12 @@ impl Querier {
         }
         let limits = Limits::strictest(named.iter().map(|tenant| self.limits.limits(tenant)));
         let now = self.clock.now();
-        if request.start > now {
+        // One that goes on has been checked when it began.
+        let asked = if matches!(request.resume, Resume::From(_)) { now } else { request.start };
+        if asked > now {
             return Err(past_lookback(limits.max_query_lookback));
         }
-        let Some((start, _)) = check_range(&limits, request.start, now, now)? else {
+        let Some((start, _)) = check_range(&limits, asked, now, now)? else {
             return Err(past_lookback(limits.max_query_lookback));
         };
         let matchers = request.query.matchers().iter().len();
@@ -221,19 +278,7 @@ impl Querier {
             return Err(Error::TooManyMatchers { count: matchers, limit: limits.max_streams_matchers_per_query });
         }
         let (account, admission) = self.admit(&request.tenants, request.query.canonical().to_owned(), now)?;
-        let (query, followed) = followed(&request)?;
-        let tenant = |id: TenantId| {
-            let limits = self.limits.limits(&id);
-            FeedTenant { id, detect_level: limits.discover_log_levels && limits.allow_structured_metadata }
-        };
-        let key = FeedKey {
-            tenants: followed.into_iter().map(tenant).collect(),
-            names_tenants: named.len() > 1,
-            query: query.canonical().to_owned(),
-            encoding: request.encoding.clone(),
-            delay: request.delay_for,
-            notices: request.notices,
-        };
+        let (key, query) = self.key_of(&request)?;
         let feed = self.feed(key, query).await?;
         Ok(Session::join(
             feed,
@@ -246,8 +291,45 @@ impl Querier {
                 clock: Arc::clone(&self.clock),
                 metrics: self.metrics.clone(),
                 admission,
+                nodes: Arc::clone(&self.nodes),
+                resume: match request.resume {
+                    Resume::From(Resumption(token)) => Some(*token),
+                    Resume::No | Resume::Give => None,
+                },
             },
         ))
+    }
+
+    /// What a resume token says, if it is one for such a tail. What `request` says of where the tail begins does not matter.
+    ///
+    /// # Errors
+    /// The token is none, or of another query.
+    pub fn resumption(&self, request: &TailRequest, token: &str) -> Result<Resumption, Error> {
+        let (key, _) = self.key_of(request)?;
+        match self.secret.seal_of(&key).read(token) {
+            Ok(token) => Ok(Resumption(Box::new(token))),
+            Err(Refused::Invalid) => Err(Error::BadToken),
+            Err(Refused::OfAnother) => Err(Error::TokenOfAnother),
+        }
+    }
+
+    /// The feed that a tail shares, and its query.
+    fn key_of(&self, request: &TailRequest) -> Result<(FeedKey, Arc<LogQuery>), Error> {
+        let (query, followed) = followed(request)?;
+        let tenant = |id: TenantId| {
+            let limits = self.limits.limits(&id);
+            FeedTenant { id, detect_level: limits.discover_log_levels && limits.allow_structured_metadata }
+        };
+        let key = FeedKey {
+            tenants: followed.into_iter().map(tenant).collect(),
+            names_tenants: request.tenants.as_slice().len() > 1,
+            query: query.canonical().to_owned(),
+            encoding: request.encoding.clone(),
+            delay: request.delay_for,
+            notices: request.notices,
+            resume: !matches!(request.resume, Resume::No),
+        };
+        Ok((key, query))
     }
 
     /// Every open tail with its account.
@@ -269,11 +351,6 @@ impl Querier {
         // A tail of several tenants is there once for each.
         all.dedup_by_key(|tail| tail.id);
         all
-    }
-
-    pub(crate) fn nodes(&self) -> Result<Vec<Arc<dyn Node>>, Error> {
-        let nodes = self.nodes.nodes().borrow().to_vec();
-        if nodes.is_empty() { Err(Error::NoIngester) } else { Ok(nodes) }
     }
 
     /// The logs there are, possibly none.
@@ -359,11 +436,11 @@ impl Querier {
         }
         let parts = FeedParts {
             nodes: self.listed().await?,
-            blocks: self.nodes.blocks(),
             closing: self.closing.subscribe(),
             query,
             clock: Arc::clone(&self.clock),
             metrics: self.metrics.clone(),
+            seal: key.resume.then(|| self.secret.seal_of(&key)),
             ring_bytes: self.config.feed_ring_bytes,
             merge_bytes: self.config.feed_merge_bytes,
         };

@@ -39,6 +39,8 @@ pub(crate) struct Frame {
     pub(crate) trimmed: u64,
     /// The logs that were away then. If frames say so, this one says what has changed since the one before it.
     pub(crate) away: Away,
+    /// The token with which it ends, if tokens were asked for.
+    pub(crate) token: Option<Arc<str>>,
 }
 
 /// A line that was dropped.
@@ -79,7 +81,7 @@ pub(crate) struct Ring {
 }
 
 /// What a session that joins needs to know.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Joined {
     /// The next frame.
     pub(crate) next: u64,
@@ -239,6 +241,7 @@ mod tests {
             entries: Vec::new(),
             trimmed: 0,
             away: Away::default(),
+            token: None,
         }
     }
 

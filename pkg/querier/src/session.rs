@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   History ──▶ Sending ──▶ Live ◀──────▶ CatchUp          any ──▶ Done
+//!      with a token: ──▶ Joining ──▶ CatchUp ──▶ (Lagging ──▶ Joining)* ──▶ Live
 //! ```
 //!
 //! Invariants:
@@ -12,30 +13,50 @@
 //!   asked for dropping; then it is told in `dropped_entries`.
 //! * The ledger balances at every moment: `matched = delivered + dropped`. What a catch-up found is compared with what the feed
 //!   counted; a disagreement is a defect and counted as one.
+//! * A session that goes on with a token has had what the token says, by whichever feed. It reads what its feed's newest mark contains
+//!   beyond that, again and again until the feed is as far in everything as the other one was, and only then takes the feed's frames. What
+//!   the feed has not got (a log that is away, or new) it is owed: frames get a token of its own that says so, and when the feed gets it
+//!   the difference is read before the frame is taken.
+//! * The token of a frame says that everything up to and including this frame has been had.
+//! * A client that asked for notices is told which logs are away when it joins, and again whenever that has changed, before anything else.
 //! * [`Session::next`] is cancel-safe: what it waits for is kept in the session.
+
+mod account;
+mod go_on;
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tailwater_model::{Clock, TenantIds, Timestamp};
-use tailwater_wire::frame::{Dropped, Extras, FrameEncoder, Notice};
+use tailwater_model::{Clock, Timestamp};
+use tailwater_wire::frame::{Dropped, Extras, FrameEncoder, Notice, with_resume};
+use tailwater_wire::node::MatchedLine;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
+pub(crate) use self::account::Account;
+pub use self::account::{Ledger, TailInfo};
+use self::go_on::Foreign;
 use crate::away::Away;
-use crate::feed::{Feed, MAX_FRAME_BYTES, MAX_FRAME_LINES, lost_notice, trimmed_notice};
+use crate::catch_up::{CatchUp, Found};
+use crate::feed::{Feed, MAX_FRAME_BYTES, MAX_FRAME_LINES, dropped_notice, lost_notice, trimmed_notice};
+use crate::had::Had;
 use crate::history::{History, history};
 use crate::mark::Mark;
 use crate::metrics::Metrics;
-use crate::querier::{Admission, OnSlow};
-use crate::replay::{CatchUp, Own, Reading};
+use crate::outside::Outside;
+use crate::querier::{Admission, Nodes, OnSlow};
+use crate::replay::{Own, Reading};
+use crate::resume::{At, HistoryAt, Token};
 use crate::ring::{Cursor, Taken};
 
 /// Most historic lines of a tail; a larger `limit` gets this many.
 pub(crate) const MAX_HISTORY_LINES: usize = 500_000;
+
+/// How often a feed that is behind the token is looked at when it gives out nothing.
+const LAGGING: Duration = Duration::from_millis(250);
 
 /// Why a tail ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +65,7 @@ pub enum EndReason {
     MaxDuration,
     /// Every ingester's stream ended: the process is going down.
     IngestersGone,
-    /// It cannot go on.
+    /// History or a catch-up could not be read.
     Failed(String),
 }
 
@@ -57,75 +78,6 @@ pub enum SessionEvent {
     End(EndReason),
 }
 
-/// A session's account, of a metric query in steps instead of lines. `matched = delivered + dropped` after every event.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ledger {
-    /// Lines that matched since the tail began, history included.
-    pub matched: u64,
-    /// Lines handed to the socket.
-    pub delivered: u64,
-    /// Lines that matched and were not delivered.
-    pub dropped: u64,
-    /// Lines, matching or not, that were trimmed from a log before anybody could look whether they match.
-    pub trimmed: u64,
-}
-
-/// An open tail as operators see it.
-#[derive(Clone, Debug)]
-pub struct TailInfo {
-    /// Number of the tail in this process.
-    pub id: u64,
-    /// Whose: the tenants that the request named.
-    pub tenants: TenantIds,
-    /// The canonical query.
-    pub query: String,
-    /// When it was opened.
-    pub opened_at: Timestamp,
-    /// Its account.
-    pub ledger: Ledger,
-}
-
-/// The part of a session that others may look at.
-#[derive(Debug)]
-pub(crate) struct Account {
-    pub(crate) id: u64,
-    pub(crate) tenants: TenantIds,
-    pub(crate) query: String,
-    pub(crate) opened_at: Timestamp,
-    matched: AtomicU64,
-    delivered: AtomicU64,
-    dropped: AtomicU64,
-    trimmed: AtomicU64,
-}
-
-impl Account {
-    pub(crate) fn new(id: u64, tenants: TenantIds, query: String, opened_at: Timestamp) -> Self {
-        let zero = || AtomicU64::new(0);
-        Self { id, tenants, query, opened_at, matched: zero(), delivered: zero(), dropped: zero(), trimmed: zero() }
-    }
-
-    /// A tail of steps has delivered one.
-    pub(crate) fn step_delivered(&self) {
-        self.matched.fetch_add(1, Ordering::Relaxed);
-        self.delivered.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// A tail of steps has told that so many lines were trimmed.
-    pub(crate) fn lines_trimmed(&self, lines: u64) {
-        self.trimmed.fetch_add(lines, Ordering::Relaxed);
-    }
-
-    pub(crate) fn ledger(&self) -> Ledger {
-        let get = |n: &AtomicU64| n.load(Ordering::Relaxed);
-        Ledger {
-            matched: get(&self.matched),
-            delivered: get(&self.delivered),
-            dropped: get(&self.dropped),
-            trimmed: get(&self.trimmed),
-        }
-    }
-}
-
 enum State {
     /// Reading history.
     History(Reading<History>),
@@ -133,14 +85,19 @@ enum State {
     Sending(Own, After),
     /// Taking the feed's frames.
     Live,
-    /// Reading again what the ring has lost.
+    /// Reading again what the ring has lost, or what the client has not had.
     CatchUp(Box<CatchUp>),
+    /// About to read what the feed has given out and the client has not had.
+    Joining,
+    /// Waiting for the feed to come as far as the token.
+    Lagging,
     /// Over.
     Done(EndReason),
 }
 
 enum After {
     Live,
+    History(Box<HistoryAt>),
     CatchUp(Box<CatchUp>),
 }
 
@@ -158,6 +115,14 @@ pub struct Session {
     lines_taken: u64,
     /// What the feed had given out before `next`.
     mark: Mark,
+    /// When its tail began.
+    origin: Timestamp,
+    foreign: Option<Foreign>,
+    /// To be told with the next frame.
+    resumed: Option<bool>,
+    outside: Outside,
+    /// History, while it is read.
+    history: Option<Box<HistoryAt>>,
     /// To be told with the next frame of this session's own.
     dropped: Vec<Dropped>,
     /// The same for a client that asked for notices.
@@ -182,27 +147,35 @@ pub(crate) struct SessionParts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Metrics,
     pub(crate) admission: Admission,
+    pub(crate) nodes: Arc<dyn Nodes>,
+    pub(crate) resume: Option<Token>,
 }
 
 impl Session {
     pub(crate) fn join(feed: Arc<Feed>, parts: SessionParts) -> Self {
         let number = feed.session_number();
         let (joined, cursor) = feed.ring.lock().join(number, parts.on_slow == OnSlow::Drop);
-        let history = history(Arc::clone(&feed), &joined, parts.start, parts.limit.min(MAX_HISTORY_LINES));
+        let nodes = Arc::clone(&parts.nodes);
+        let outside = Outside { feed: Arc::clone(&feed), nodes, clock: Arc::clone(&parts.clock) };
         parts.metrics.tails.inc();
         let notices = if feed.key().notices { joined.away.since(&Away::default()) } else { Vec::new() };
-        Self {
+        let mut session = Self {
             published: feed.published.clone(),
             number,
             on_slow: parts.on_slow,
-            state: State::History(history),
+            state: State::Joining,
             cursor,
             next: joined.next,
             lines_taken: joined.lines,
-            mark: joined.mark,
+            mark: joined.mark.clone(),
+            origin: feed.opened(),
+            foreign: None,
+            resumed: None,
+            outside,
+            history: None,
             dropped: Vec::new(),
             notices,
-            away: joined.away,
+            away: joined.away.clone(),
             encoder: None,
             deadline: Box::pin(tokio::time::sleep_until(Instant::now() + parts.max_duration)),
             account: parts.account,
@@ -210,7 +183,20 @@ impl Session {
             metrics: parts.metrics,
             _admission: parts.admission,
             feed,
+        };
+        if let Some(token) = parts.resume {
+            session.go_on(token);
+        } else {
+            let limit = parts.limit.min(MAX_HISTORY_LINES);
+            let (mark, waiting) = (session.feed.placed(joined.mark), joined.waiting);
+            session.read_history(HistoryAt { mark, start: parts.start, limit, waiting, sent: None });
         }
+        session
+    }
+
+    fn read_history(&mut self, at: HistoryAt) {
+        self.state = State::History(history(self.outside.clone(), self.origin, at.clone(), self.away.clone()));
+        self.history = Some(Box::new(at));
     }
 
     /// Number of the tail in this process.
@@ -233,9 +219,9 @@ impl Session {
             }
             match &mut self.state {
                 State::Done(reason) => return SessionEvent::End(reason.clone()),
-                // What is away is told before history, which may take a while.
-                State::History(_) if !self.notices.is_empty() => {
-                    return SessionEvent::Frame(self.encode(&mut Own::new()));
+                // What is away is told before what takes a while.
+                State::History(_) | State::CatchUp(_) | State::Joining | State::Lagging if !self.notices.is_empty() => {
+                    return SessionEvent::Frame(self.notices_frame());
                 }
                 State::History(reading) => {
                     let read = tokio::select! {
@@ -243,15 +229,7 @@ impl Session {
                         read = reading.as_mut() => read,
                         () = self.deadline.as_mut() => { self.end(EndReason::MaxDuration); continue }
                     };
-                    match read {
-                        Ok(history) => {
-                            if self.feed.key().notices {
-                                self.notices = history.notices(&self.away);
-                            }
-                            self.state = State::Sending(history.lines, After::Live);
-                        }
-                        Err(e) => self.end(EndReason::Failed(e.to_string())),
-                    }
+                    self.has_read(read);
                 }
                 State::Sending(..) => {
                     if let Some(frame) = self.own_frame() {
@@ -259,16 +237,23 @@ impl Session {
                     }
                 }
                 State::Live => {
-                    let taken = self.feed.ring.lock().take(self.next);
+                    let (taken, newest) = {
+                        let ring = self.feed.ring.lock();
+                        (ring.take(self.next), self.foreign.is_some().then(|| ring.newest().mark))
+                    };
                     match taken {
+                        Taken::Frame(frame) if self.is_owed(&frame.mark) => self.join_again(),
                         Taken::Frame(frame) => return SessionEvent::Frame(self.deliver(frame)),
                         Taken::Gone => self.fell_off(),
                         Taken::End(reason) => self.end(reason),
+                        Taken::Wait if newest.is_some_and(|mark| self.is_owed(&mark)) => self.join_again(),
                         Taken::Wait => {
                             // The sender lives as long as the feed's task; if that is gone the ring has an end.
+                            let until = self.foreign.as_ref().map(|foreign| foreign.until);
                             let ended = tokio::select! {
                                 biased;
                                 () = self.deadline.as_mut() => Some(EndReason::MaxDuration),
+                                () = passed(until) => { self.join_again(); continue }
                                 changed = self.published.changed() => changed.is_err().then_some(EndReason::IngestersGone),
                             };
                             if let Some(reason) = ended {
@@ -281,10 +266,23 @@ impl Session {
                         }
                     }
                 }
+                State::Joining => self.join_feed(),
+                State::Lagging => {
+                    let ended = tokio::select! {
+                        biased;
+                        () = self.deadline.as_mut() => Some(EndReason::MaxDuration),
+                        changed = self.published.changed() => changed.is_err().then_some(EndReason::IngestersGone),
+                        () = tokio::time::sleep(LAGGING) => None,
+                    };
+                    match ended {
+                        Some(reason) => self.end(reason),
+                        None => self.state = State::Joining,
+                    }
+                }
                 State::CatchUp(catch_up) => {
                     let read = tokio::select! {
                         biased;
-                        read = catch_up.read(&self.feed) => read,
+                        read = catch_up.read(&self.outside) => read,
                         () = self.deadline.as_mut() => { self.end(EndReason::MaxDuration); continue }
                     };
                     self.caught(read);
@@ -308,8 +306,29 @@ impl Session {
         self.cursor.store(self.next, Ordering::Relaxed);
         self.count_matched(u64::from(frame.lines));
         self.count_delivered(u64::from(frame.lines), frame.bytes.len());
-        self.account.trimmed.fetch_add(frame.trimmed, Ordering::Relaxed);
-        frame.bytes
+        self.account.lines_trimmed(frame.trimmed);
+        if self.foreign.is_none() && self.resumed.is_none() {
+            return frame.bytes;
+        }
+        let token = if self.foreign.is_some() {
+            self.token(&self.standing())
+        } else {
+            frame.token.as_deref().map(str::to_owned)
+        };
+        let extras = Extras { resumed: self.resumed.take(), resume: token.as_deref(), ..Extras::default() };
+        with_resume(&frame.bytes, frame.token.as_deref(), &extras)
+    }
+
+    /// What has been had.
+    fn standing(&self) -> At {
+        let mut marks = self.foreign.as_ref().map_or_else(Vec::new, |foreign| foreign.had.marks.clone());
+        marks.push(self.feed.placed(self.mark.clone()));
+        At::Marks(marks)
+    }
+
+    /// The token of a frame of this session's own.
+    fn token(&self, at: &At) -> Option<String> {
+        self.feed.seal.as_ref()?.token(self.origin, at)
     }
 
     /// The next frame was driven out of the ring.
@@ -328,53 +347,76 @@ impl Session {
                 self.dropped.extend(lines.into_iter().map(|l| Dropped { timestamp: l.timestamp, labels: l.labels }));
                 self.state = State::Sending(Own::new(), After::Live);
             }
+            OnSlow::Wait if self.foreign.is_some() => {
+                drop(ring);
+                self.metrics.catch_ups.inc();
+                self.join_again();
+            }
             OnSlow::Wait => {
                 let to = ring.newest();
                 drop(ring);
                 self.metrics.catch_ups.inc();
                 // What the feed publishes from here on is wanted again.
                 self.cursor.store(to.next, Ordering::Relaxed);
-                self.state = State::CatchUp(Box::new(CatchUp::new(&self.feed, self.mark.clone(), to)));
+                let had = Had::of(self.origin, self.feed.placed(self.mark.clone()));
+                self.state = State::CatchUp(Box::new(CatchUp::to_feed(&self.outside, had, to, false, false)));
             }
         }
     }
 
-    /// A part of a catch-up has been read, or all of it (`None`).
-    fn caught(&mut self, read: Result<Option<Own>, crate::Error>) {
-        let State::CatchUp(catch_up) = std::mem::replace(&mut self.state, State::Live) else { return };
-        match read {
-            Err(e) => self.end(EndReason::Failed(e.to_string())),
-            Ok(Some(lines)) => self.state = State::Sending(lines, After::CatchUp(catch_up)),
-            Ok(None) => {
-                let wanted = catch_up.to.lines - self.lines_taken;
-                self.next = catch_up.to.next;
-                self.lines_taken = catch_up.to.lines;
-                self.mark = catch_up.to.mark;
-                self.turned(catch_up.to.away);
-                let missing = wanted.saturating_sub(catch_up.found);
-                if catch_up.found > wanted || (missing > 0 && catch_up.trimmed == 0 && !catch_up.gave_up) {
-                    self.metrics.ledger_violations.inc();
-                    tracing::error!(
-                        tail = self.account.id,
-                        wanted,
-                        found = catch_up.found,
-                        "a catch-up does not balance"
-                    );
-                }
-                if missing > 0 {
-                    self.count_matched(missing);
-                    self.count_dropped(missing);
-                    let now = self.clock.now();
-                    self.dropped.push(if catch_up.gave_up {
-                        self.metrics.unread_lines.inc_by(missing);
-                        lost_notice(missing, "log_unavailable", now)
-                    } else {
-                        trimmed_notice(missing, now)
-                    });
-                }
-                self.state = State::Sending(Own::new(), After::Live);
-            }
+    /// History has been read.
+    fn has_read(&mut self, history: History) {
+        if self.feed.key().notices {
+            self.notices = history.notices(&self.away);
         }
+        if self.foreign.is_some() && !history.is_whole() {
+            self.metrics.resume_gaps.inc();
+            self.resumed = Some(false);
+        }
+        let after = self.history.take().map_or(After::Live, After::History);
+        self.state = State::Sending(history.lines, after);
+    }
+
+    /// A part of a catch-up has been read, or all of it (`None`).
+    fn caught(&mut self, read: Option<Found>) {
+        let State::CatchUp(catch_up) = std::mem::replace(&mut self.state, State::Live) else { return };
+        if let Some(Found { lines, lost }) = read {
+            if self.foreign.is_some() {
+                let now = self.clock.now();
+                self.dropped.extend(lost.iter().map(|lost| lost_notice(lost, now)));
+                self.account.lines_trimmed(lost.iter().map(|lost| lost.lines).sum());
+                self.metrics.resume_gaps.inc_by(lost.len() as u64);
+                self.resumed = if lost.is_empty() { self.resumed } else { Some(false) };
+            }
+            self.state = State::Sending(lines, After::CatchUp(catch_up));
+            return;
+        }
+        if self.foreign.is_some() {
+            self.joined(*catch_up);
+            return;
+        }
+        let (found, incomplete, gave_up) = (catch_up.found, catch_up.incomplete, catch_up.gave_up);
+        let (_, _, Some(to)) = catch_up.end() else { return };
+        let wanted = to.lines - self.lines_taken;
+        (self.next, self.lines_taken, self.mark) = (to.next, to.lines, to.mark);
+        self.turned(to.away);
+        let missing = wanted.saturating_sub(found);
+        if found > wanted || (missing > 0 && !incomplete) {
+            self.metrics.ledger_violations.inc();
+            tracing::error!(tail = self.account.id, wanted, found, "a catch-up does not balance");
+        }
+        if missing > 0 {
+            self.count_matched(missing);
+            self.count_dropped(missing);
+            let now = self.clock.now();
+            self.dropped.push(if gave_up {
+                self.metrics.unread_lines.inc_by(missing);
+                dropped_notice(missing, "log_unavailable", now)
+            } else {
+                trimmed_notice(missing, now)
+            });
+        }
+        self.state = State::Sending(Own::new(), After::Live);
     }
 
     /// The client did not get the frames that said which logs are away now.
@@ -385,58 +427,84 @@ impl Session {
         self.away = away;
     }
 
-    /// A frame of lines that were read for this session alone; `None` when there are no more and the state has moved on.
-    fn own_frame(&mut self) -> Option<Bytes> {
-        let State::Sending(lines, _) = &mut self.state else { return None };
-        if lines.is_empty() && self.dropped.is_empty() && self.notices.is_empty() {
-            if let State::Sending(_, after) = std::mem::replace(&mut self.state, State::Live)
-                && let After::CatchUp(catch_up) = after
-            {
-                self.state = State::CatchUp(catch_up);
-            }
-            if matches!(self.state, State::Live) {
-                self.encoder = None;
-            }
-            return None;
-        }
-        let mut lines = std::mem::take(lines);
-        let frame = self.encode(&mut lines);
-        if let State::Sending(left, _) = &mut self.state {
-            *left = lines;
-        }
-        Some(frame)
+    /// A frame without lines, of what is to be told.
+    fn notices_frame(&mut self) -> Bytes {
+        let token = self.history.as_ref().and_then(|history| self.token(&At::History(HistoryAt::clone(history))));
+        self.encode(token.as_deref())
     }
 
-    /// A frame of the first of some lines, and of what is to be told.
-    fn encode(&mut self, lines: &mut Own) -> Bytes {
+    /// A frame of the lines that the encoder has, and of what is to be told.
+    fn encode(&mut self, token: Option<&str>) -> Bytes {
+        let (notices, dropped) = (std::mem::take(&mut self.notices), std::mem::take(&mut self.dropped));
+        let extras = Extras { notices: &notices, resumed: self.resumed.take(), resume: token };
         let encoder = self.encoder.get_or_insert_with(|| FrameEncoder::new(self.feed.key().encoding.clone()));
-        while let Some((line, text)) = lines.pop_front() {
-            encoder.push(line.timestamp, &text, &line.labels);
-            if encoder.lines() >= MAX_FRAME_LINES || encoder.len_bytes() >= MAX_FRAME_BYTES {
-                break;
-            }
-        }
         let count = encoder.lines() as u64;
-        let extras = Extras { notices: &std::mem::take(&mut self.notices), resume: None };
-        let frame = encoder.finish(&std::mem::take(&mut self.dropped), &extras);
+        let frame = encoder.finish(&dropped, &extras);
         self.count_matched(count);
         self.count_delivered(count, frame.len());
         frame
     }
 
+    /// A frame of lines that were read for this session alone; `None` when there are no more and the state has moved on.
+    fn own_frame(&mut self) -> Option<Bytes> {
+        let State::Sending(lines, after) = &mut self.state else { return None };
+        if lines.is_empty() && self.dropped.is_empty() && self.notices.is_empty() {
+            if let State::Sending(_, after) = std::mem::replace(&mut self.state, State::Live) {
+                match after {
+                    After::CatchUp(catch_up) => self.state = State::CatchUp(catch_up),
+                    After::History(_) if self.foreign.is_some() => self.state = State::Joining,
+                    After::History(_) | After::Live => self.encoder = None,
+                }
+            }
+            return None;
+        }
+        let encoder = self.encoder.get_or_insert_with(|| FrameEncoder::new(self.feed.key().encoding.clone()));
+        let mut last: Option<MatchedLine> = None;
+        while let Some((line, text)) = lines.pop_front() {
+            encoder.push(line.timestamp, &text, &line.labels);
+            if let After::History(history) = after {
+                history.sent(&line);
+            }
+            last = Some(line);
+            if encoder.lines() >= MAX_FRAME_LINES || encoder.len_bytes() >= MAX_FRAME_BYTES {
+                break;
+            }
+        }
+        let last = last.filter(|_| !lines.is_empty());
+        let at = match after {
+            _ if self.feed.seal.is_none() => None,
+            After::History(history) if last.is_some() => Some(At::History(HistoryAt::clone(history))),
+            After::History(history) => Some(At::Marks(vec![history.mark.clone()])),
+            After::CatchUp(catch_up) => Some(catch_up.at(last.as_ref())),
+            // Lines that its client did not want to wait for are not had.
+            After::Live if self.on_slow == OnSlow::Drop => None,
+            After::Live => Some(self.standing()),
+        };
+        let token = at.and_then(|at| self.token(&at));
+        Some(self.encode(token.as_deref()))
+    }
+
     fn count_matched(&self, lines: u64) {
-        self.account.matched.fetch_add(lines, Ordering::Relaxed);
+        self.account.lines_matched(lines);
     }
 
     fn count_delivered(&self, lines: u64, bytes: usize) {
-        self.account.delivered.fetch_add(lines, Ordering::Relaxed);
+        self.account.lines_delivered(lines);
         self.metrics.delivered_lines.inc_by(lines);
         self.metrics.delivered_bytes.inc_by(bytes as u64);
     }
 
     fn count_dropped(&self, lines: u64) {
-        self.account.dropped.fetch_add(lines, Ordering::Relaxed);
+        self.account.lines_dropped(lines);
         self.metrics.dropped_lines.inc_by(lines);
+    }
+}
+
+/// Waits for a moment, for ever if there is none.
+async fn passed(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

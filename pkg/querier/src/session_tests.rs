@@ -51,6 +51,7 @@ pub(crate) fn request(delay: Duration) -> TailRequest {
         delay_for: delay,
         encoding: TailEncoding::V1 { categorize: false, flags: Vec::new() },
         on_slow: OnSlow::Wait,
+        resume: crate::Resume::No,
         notices: false,
     }
 }

@@ -39,6 +39,7 @@ impl SourceId {
 }
 
 /// A tenant in a log.
+#[derive(Clone)]
 pub(crate) struct Source {
     pub(crate) node: Arc<dyn Node>,
     pub(crate) tenant: TenantId,
@@ -70,13 +71,12 @@ impl Source {
     /// The newest `limit` lines from `start` on.
     pub(crate) fn newest(
         &self,
-        node: &dyn Node,
         query: &Arc<LogQuery>,
         (part, as_of): (Part, u64),
         start: Timestamp,
         limit: usize,
     ) -> Answer<Selected> {
-        node.select(SelectRequest {
+        self.node.select(SelectRequest {
             tenant: self.tenant.clone(),
             part,
             query: Arc::clone(query),
@@ -114,6 +114,10 @@ impl Sources {
         }
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.0.read().len()
+    }
+
     /// Those of now.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (SourceId, Arc<Source>)> + use<> {
         let sources = self.0.read().clone();
@@ -146,6 +150,11 @@ impl Positions {
             self.0.resize(source.at() + 1, 0);
         }
         self.0[source.at()] = self.0[source.at()].max(seq);
+    }
+
+    /// How many sources are named.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (SourceId, u64)> {

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use tailwater_model::LabelSet;
+use tailwater_model::{LabelSet, TenantId};
 
 use crate::logs::with_tenant;
 use crate::source::{SourceId, Sources};
@@ -18,16 +18,29 @@ const MAX_SETS: usize = 4096;
 /// Most bytes of label sets that are known, as they came and as they were made.
 const MAX_BYTES: usize = 1 << 20;
 
+/// Whose the lines of a source are.
+enum Whose {
+    /// As a feed numbers its sources.
+    Feed(Sources),
+    /// Of sources with numbers of their own.
+    These(Vec<TenantId>),
+}
+
 /// See the module.
 pub(crate) struct TenantLabels {
-    sources: Sources,
+    whose: Whose,
     known: HashMap<(SourceId, usize), (LabelSet, LabelSet)>,
     known_bytes: usize,
 }
 
 impl TenantLabels {
     pub(crate) fn new(sources: Sources) -> Self {
-        Self { sources, known: HashMap::new(), known_bytes: 0 }
+        Self { whose: Whose::Feed(sources), known: HashMap::new(), known_bytes: 0 }
+    }
+
+    /// Of sources that are numbered in this order.
+    pub(crate) fn of(tenants: Vec<TenantId>) -> Self {
+        Self { whose: Whose::These(tenants), known: HashMap::new(), known_bytes: 0 }
     }
 
     /// The labels of a line of a source, with its tenant.
@@ -36,8 +49,11 @@ impl TenantLabels {
         if let Some((_, made)) = self.known.get(&key) {
             return made.clone();
         }
-        let Some(of) = self.sources.get(source) else { return labels.clone() };
-        let made = with_tenant(labels, &of.tenant);
+        let made = match &self.whose {
+            Whose::Feed(sources) => sources.get(source).map(|of| with_tenant(labels, &of.tenant)),
+            Whose::These(tenants) => tenants.get(source.at()).map(|tenant| with_tenant(labels, tenant)),
+        };
+        let Some(made) = made else { return labels.clone() };
         let bytes = labels.heap_bytes() + made.heap_bytes();
         if bytes <= MAX_BYTES {
             if self.known_bytes + bytes > MAX_BYTES || self.known.len() >= MAX_SETS {

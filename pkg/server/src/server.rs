@@ -208,6 +208,8 @@ fn querier_config(config: &Config) -> tailwater_querier::Config {
         feed_merge_bytes: mebibytes(config.querier.feed_merge_mb),
         query_memory_bytes: mebibytes(config.querier.query_memory_mb),
         allow_partial: config.querier.allow_partial,
+        resume_secret: Some(config.querier.resume_secret.reveal().as_bytes().to_vec())
+            .filter(|secret| !secret.is_empty()),
     }
 }
 

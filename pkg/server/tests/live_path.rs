@@ -125,6 +125,7 @@ async fn every_tail_gets_every_line_once_and_in_order() {
             delay_for: Duration::from_secs(u64::from(n % 4 == 3)),
             encoding: TailEncoding::V1 { categorize: n % 3 == 0, flags: Vec::new() },
             on_slow: OnSlow::Wait,
+            resume: tailwater_querier::Resume::No,
             notices: false,
         };
         let session = querier.tail(request).await.unwrap();

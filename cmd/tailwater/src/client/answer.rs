@@ -30,15 +30,47 @@ pub(crate) struct Frame {
     pub(crate) entries: Vec<Entry>,
     /// What the server says it has not sent.
     pub(crate) dropped: Vec<Dropped>,
+    /// Where a tail goes on that has had everything up to this frame.
+    pub(crate) resume: Option<String>,
+    /// The first frame of a tail that went on where it was says so.
+    pub(crate) resumed: bool,
+    /// What has happened to the tail.
+    pub(crate) told: Vec<Told>,
 }
 
-/// A line that the server has dropped.
+/// Something that has happened to a tail. What is not known is left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// Nothing comes from a part of the logs for now.
+    Away {
+        /// Which part.
+        what: String,
+        /// Why.
+        reason: String,
+    },
+    /// It comes again.
+    Back {
+        /// Which part.
+        what: String,
+    },
+    /// The server is going down.
+    Draining {
+        /// Where the tail can go on: URLs.
+        nodes: Vec<String>,
+    },
+}
+
+/// A line that the server has dropped, or several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Dropped {
     /// When it was written.
     pub(crate) timestamp: Timestamp,
     /// Its labels as a selector.
     pub(crate) labels: String,
+    /// How many, if they are not told one by one.
+    pub(crate) lines: u64,
+    /// The lines could not be had: the server's reason. None: the tail was too slow.
+    pub(crate) reason: Option<String>,
 }
 
 /// The answer to a query.
@@ -80,10 +112,19 @@ pub(crate) fn decode_frame(text: &str) -> Result<Frame, String> {
     let raw: RawFrame<'_> = serde_json::from_str(text).map_err(|e| e.to_string())?;
     let entries = entries_of(raw.streams.unwrap_or_default());
     let dropped = raw.dropped_entries.unwrap_or_default().into_iter().map(|d| {
-        let labels = label_set(&d.labels.unwrap_or_default(), Category::Stream, []).to_string();
-        Dropped { timestamp: Timestamp(d.timestamp.0), labels }
+        let pairs = d.labels.unwrap_or_default();
+        let reason = pairs.get("reason").filter(|reason| reason.starts_with("log_")).cloned();
+        let lines = pairs.get("dropped_lines").and_then(|lines| lines.parse().ok()).unwrap_or(1);
+        let labels = label_set(&pairs, Category::Stream, []).to_string();
+        Dropped { timestamp: Timestamp(d.timestamp.0), labels, lines, reason }
     });
-    Ok(Frame { entries, dropped: dropped.collect() })
+    Ok(Frame {
+        entries,
+        dropped: dropped.collect(),
+        resume: raw.resume.map(Cow::into_owned).filter(|token| !token.is_empty()),
+        resumed: raw.resumed.is_some(),
+        told: raw.notices.unwrap_or_default().into_iter().filter_map(RawNotice::told).collect(),
+    })
 }
 
 /// The answer of `query` and `query_range` from its JSON text.
@@ -118,6 +159,33 @@ struct RawFrame<'a> {
     #[serde(borrow)]
     streams: Option<Vec<RawStream<'a>>>,
     dropped_entries: Option<Vec<RawDropped>>,
+    #[serde(borrow)]
+    resume: Option<Cow<'a, str>>,
+    resumed: Option<bool>,
+    notices: Option<Vec<RawNotice>>,
+}
+
+#[derive(Deserialize)]
+struct RawNotice {
+    r#type: String,
+    #[serde(default)]
+    what: String,
+    #[serde(default)]
+    reason: String,
+    #[serde(default)]
+    nodes: Vec<String>,
+}
+
+impl RawNotice {
+    fn told(self) -> Option<Told> {
+        let Self { r#type, what, reason, nodes } = self;
+        Some(match r#type.as_str() {
+            "away" => Told::Away { what, reason },
+            "back" => Told::Back { what },
+            "draining" => Told::Draining { nodes },
+            _ => return None,
+        })
+    }
 }
 
 #[derive(Deserialize)]
@@ -289,7 +357,23 @@ mod tests {
         );
         assert_eq!(frame.entries[0].labels.of(Category::Parsed).count(), 1);
         assert!(frame.entries[1].labels.ptr_eq(&frame.entries[2].labels));
-        assert_eq!(frame.dropped, [Dropped { timestamp: Timestamp(9), labels: r#"{app="b"}"#.to_owned() }]);
+        let labels = r#"{app="b"}"#.to_owned();
+        assert_eq!(frame.dropped, [Dropped { timestamp: Timestamp(9), labels, lines: 1, reason: None }]);
+    }
+
+    #[test]
+    fn a_frame_says_where_to_go_on_and_what_has_happened() {
+        let frame = decode_frame(
+            r#"{"streams":[],"dropped_entries":[{"timestamp":"9","labels":{"reason":"log_trimmed","dropped_lines":"7"}}],
+               "notices":[{"type":"away","what":"x","reason":"r"},{"type":"back","what":"x"},{"type":"news"},
+                          {"type":"draining","nodes":["http://b"]}],"resumed":false,"resume":"tok"}"#,
+        )
+        .unwrap();
+        assert_eq!((frame.resume.as_deref(), frame.resumed), (Some("tok"), true));
+        assert_eq!((frame.dropped[0].lines, frame.dropped[0].reason.as_deref()), (7, Some("log_trimmed")));
+        let away = Told::Away { what: "x".into(), reason: "r".into() };
+        let draining = Told::Draining { nodes: vec!["http://b".into()] };
+        assert_eq!(frame.told, [away, Told::Back { what: "x".into() }, draining]);
     }
 
     #[test]

@@ -137,9 +137,16 @@ pub(crate) struct Endpoint {
     prefix: String,
     headers: HeaderMap,
     tls: Option<Tls>,
+    /// What other nodes are trusted by.
+    trust: TlsArgs,
 }
 
 impl Endpoint {
+    /// Another node of the same cluster: the same headers go there. None if that is no URL that can be used.
+    pub(crate) fn elsewhere(&self, addr: &str) -> Option<Self> {
+        Self::parse(addr, self.headers.clone(), &self.trust).ok()
+    }
+
     fn parse(addr: &str, headers: HeaderMap, tls: &TlsArgs) -> Result<Self, Error> {
         let usage = |problem: &str| Error::Usage(format!("--addr {addr:?}: {problem}"));
         let uri: hyper::Uri = addr.parse().map_err(|_| usage("not a URL; write for example http://127.0.0.1:3100"))?;
@@ -163,6 +170,7 @@ impl Endpoint {
             port: authority.port_u16().unwrap_or(port),
             prefix: uri.path().trim_end_matches('/').to_owned(),
             headers,
+            trust: tls.clone(),
         })
     }
 

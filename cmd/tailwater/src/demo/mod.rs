@@ -87,7 +87,14 @@ pub(crate) async fn run(args: DemoArgs) -> Result<(), Error> {
     tell(&welcome(screen.err, address, taken, seed, &args));
     let feeding = tokio::spawn(feed(Arc::clone(&endpoint), Source::new(seed, args.rate), stop.clone()));
 
-    let plan = Plan { query: args.query, start: Timestamp::now(), limit: LIMIT, delay_for: 0, reconnect: true };
+    let plan = Plan {
+        query: args.query,
+        start: Timestamp::now(),
+        limit: LIMIT,
+        delay_for: 0,
+        reconnect: true,
+        resume_file: None,
+    };
     let renderer = Renderer::new(&args.output, screen, Clock::Time);
     let mut follow = Follow::new(endpoint, plan, stop, renderer);
     let mut out = BufWriter::with_capacity(64 << 10, io::stdout().lock());

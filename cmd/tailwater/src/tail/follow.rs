@@ -4,26 +4,32 @@
 //! change, or by a break when reconnecting is not wanted.
 //!
 //! Invariants:
-//! * the first connection asks for what the user asked for; a later one for everything since [`Resume::start`], with a limit
-//!   that history does not reach;
+//! * the first connection asks for what the user asked for; a later one brings the token of the last frame that was printed, if the server
+//!   gives tokens, and asks for everything since [`Resume::start`], with a limit that history does not reach, which counts where a
+//!   token does not;
+//! * a token is remembered when its frame has been printed;
+//! * after word that the server is going down the tail goes on at once on one of the nodes that it names;
 //! * what is printed is flushed before the tail waits;
 //! * a server that pings and then falls silent is taken for dead after [`SILENCE`].
 
+use std::collections::VecDeque;
 use std::io::Write;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use hyper::StatusCode;
 use tailwater_model::Timestamp;
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
+use super::keep::Keep;
 use super::ledger::Ledger;
 use super::resume::{Resume, Verdict};
-use crate::client::answer::{Dropped, decode_frame};
+use crate::client::answer::{Dropped, Told, decode_frame};
 use crate::client::http::reason;
 use crate::client::socket::{self, Socket};
 use crate::client::{ClientError, Endpoint, hint};
@@ -56,6 +62,11 @@ const FINAL_REASONS: [&str; 6] = [
     "parse error",
     "could not parse",
 ];
+/// What every refusal of a token says, and what it says of one of another query.
+const TOKEN_REFUSED: &str = "the resume token is";
+const TOKEN_OF_ANOTHER: &str = "the resume token is of another query";
+/// Most nodes that a server may name.
+const MAX_NODES: usize = 64;
 const TOO_MANY_TAILS: &str = "max concurrent tail requests limit exceeded";
 
 /// What to tail, and how.
@@ -71,6 +82,8 @@ pub(crate) struct Plan {
     pub(crate) delay_for: u8,
     /// Whether a broken connection is opened again.
     pub(crate) reconnect: bool,
+    /// Where it is kept what has been printed.
+    pub(crate) resume_file: Option<PathBuf>,
 }
 
 /// What the user should know and is no line.
@@ -89,6 +102,10 @@ pub(crate) enum Notice {
     Dropped(Vec<Dropped>),
     /// The server did not bring what had been printed last: something may be missing before this time.
     Gap,
+    /// The server does not know where the tail was any more, and it goes on by time; or it begins anew if nothing has been printed.
+    Forgotten,
+    /// The server says what has happened.
+    Told(Told),
     /// A frame could not be understood.
     BadFrame(String),
 }
@@ -109,7 +126,13 @@ impl Notice {
             Self::Reconnected => palette.good("connected again; going on where it broke").to_string(),
             Self::Dropped(dropped) => {
                 let example = dropped.first().map(|d| escape::message(&d.labels)).unwrap_or_default();
-                let lines = counted(dropped.len() as u64, "line");
+                let lines = counted(dropped.iter().map(|d| d.lines).sum(), "line");
+                if let Some(reason) = dropped.iter().find_map(|d| d.reason.as_deref()) {
+                    let reason = escape::message(reason);
+                    return palette
+                        .failure(format!("the server could not give {lines} or more ({reason}): they are missing here"))
+                        .to_string();
+                }
                 palette
                     .failure(format!(
                         "the server dropped {lines} because this tail was too slow, the first of {example}"
@@ -119,6 +142,17 @@ impl Notice {
             Self::Gap => palette
                 .failure("the server no longer has the last lines that were printed: lines may be missing here")
                 .to_string(),
+            Self::Forgotten => palette
+                .warning("the server does not know where this tail was; it goes on by the time of the last lines")
+                .to_string(),
+            Self::Told(Told::Away { what, reason }) => {
+                let (what, reason) = (escape::message(what), escape::message(reason));
+                palette.warning(format!("{what} is away ({reason}); its lines come later")).to_string()
+            }
+            Self::Told(Told::Back { what }) => palette.good(format!("{} is back", escape::message(what))).to_string(),
+            Self::Told(Told::Draining { .. }) => {
+                palette.dim("the server is going down; going on elsewhere").to_string()
+            }
             Self::BadFrame(e) => {
                 palette.failure(format!("a frame could not be read, its lines are missing: {e}")).to_string()
             }
@@ -130,6 +164,8 @@ impl Notice {
 enum End {
     /// The user asked.
     Stopped,
+    /// The server is going down and has named others.
+    Moving,
     /// The server or the network, and why.
     Broken(String),
 }
@@ -143,13 +179,22 @@ pub(crate) struct Follow {
     resume: Resume,
     ledger: Ledger,
     first_connected: Option<Instant>,
+    /// Of the last frame that was printed.
+    token: Option<String>,
+    keep: Keep,
+    /// The next frame is the first after a token was brought: whether the server has taken it is not known.
+    brought: bool,
+    /// Where to go on first.
+    elsewhere: VecDeque<Arc<Endpoint>>,
 }
 
 impl Follow {
     /// A tail that is not connected yet.
     pub(crate) fn new(endpoint: Arc<Endpoint>, plan: Plan, stop: Stop, renderer: Renderer) -> Self {
         let (resume, ledger) = (Resume::default(), Ledger::new());
-        Self { endpoint, plan, stop, renderer, resume, ledger, first_connected: None }
+        let (token, keep, elsewhere) = (None, Keep::default(), VecDeque::new());
+        let first_connected = None;
+        Self { endpoint, plan, stop, renderer, resume, ledger, first_connected, token, keep, brought: false, elsewhere }
     }
 
     /// The account so far.
@@ -167,6 +212,15 @@ impl Follow {
     /// # Errors
     /// A refusal, a first connection that fails, a break when reconnecting is not wanted, an output that cannot be written.
     pub(crate) async fn run(&mut self, out: &mut impl Write, notice: &mut dyn FnMut(Notice)) -> Result<(), Error> {
+        (self.keep, self.token) = Keep::open(self.plan.resume_file.clone())?;
+        let ended = self.follow(out, notice).await;
+        // What is not flushed is not printed.
+        out.flush()?;
+        self.keep.write(self.token.as_deref())?;
+        ended
+    }
+
+    async fn follow(&mut self, out: &mut impl Write, notice: &mut dyn FnMut(Notice)) -> Result<(), Error> {
         let mut pause = FIRST_PAUSE;
         let mut told = false;
         loop {
@@ -177,7 +231,9 @@ impl Follow {
                     notice(if self.ever_connected() { Notice::Reconnected } else { Notice::Connected });
                     if self.first_connected.replace(self.first_connected.unwrap_or(began)).is_some() {
                         self.ledger.reconnects += 1;
-                        self.resume.reconnected();
+                        if !self.brought {
+                            self.resume.reconnected();
+                        }
                     }
                     told = false;
                     let lines_before = self.ledger.lines;
@@ -188,9 +244,21 @@ impl Follow {
                     }
                     match ended {
                         End::Stopped => return Ok(()),
+                        End::Moving if self.plan.reconnect => continue,
+                        End::Moving => "the server is going down".to_owned(),
                         End::Broken(why) => why,
                     }
                 }
+                Err(ClientError::Refused { text, .. }) if self.brought && text.contains(TOKEN_REFUSED) => {
+                    if text.contains(TOKEN_OF_ANOTHER) {
+                        return Err(Error::Failed(self.of_another()));
+                    }
+                    self.token = None;
+                    notice(Notice::Forgotten);
+                    continue;
+                }
+                // Where the server has sent us nobody may be there.
+                Err(_) if !self.elsewhere.is_empty() => continue,
                 Err(e) if self.ever_connected() && e.is_temporary() => e.to_string(),
                 Err(e) => return Err(e.into()),
             };
@@ -225,18 +293,23 @@ impl Follow {
             (None, Some(first)) if first.elapsed() > GOOD_CONNECTION => (self.plan.start, RESUME_LIMIT),
             (None, _) => (self.plan.start, self.plan.limit),
         };
-        let target = self.endpoint.target(
+        let endpoint = self.elsewhere.pop_front().unwrap_or_else(|| Arc::clone(&self.endpoint));
+        self.brought = self.token.is_some();
+        let target = endpoint.target(
             PATH,
             &[
                 ("query", &self.plan.query),
                 ("start", &start.nanos().to_string()),
                 ("limit", &limit.to_string()),
                 ("delay_for", &self.plan.delay_for.to_string()),
+                // Others do not know these, and do not mind.
+                ("resume", self.token.as_deref().unwrap_or("true")),
+                ("notices", "true"),
             ],
         );
         tokio::select! {
             () = self.stop.wait() => Ok(None),
-            opened = socket::open(&self.endpoint, &target, READ_BUFFER_BYTES) => opened.map(Some),
+            opened = socket::open(&endpoint, &target, READ_BUFFER_BYTES) => opened.map(Some),
         }
     }
 
@@ -257,9 +330,15 @@ impl Follow {
                 Some(message) => message,
                 None => {
                     out.flush()?;
+                    let due = self.keep.due();
+                    if due.is_some_and(|due| due <= Instant::now()) {
+                        self.keep.write(self.token.as_deref())?;
+                        continue;
+                    }
                     let patience = if pinged { SILENCE } else { Duration::MAX };
                     tokio::select! {
                         () = self.stop.wait() => continue,
+                        () = async { match due { Some(due) => sleep_until(due.into()).await, None => std::future::pending().await } } => continue,
                         message = timeout(patience, socket.next()) => match message {
                             Ok(message) => message,
                             Err(_) => return Ok(End::Broken(format!("nothing heard for {} s", SILENCE.as_secs()))),
@@ -268,8 +347,15 @@ impl Follow {
                 }
             };
             match message {
-                Some(Ok(Message::Text(text))) => self.print(text.as_str(), out, notice)?,
-                Some(Ok(Message::Binary(bytes))) => self.print(&String::from_utf8_lossy(&bytes), out, notice)?,
+                Some(Ok(Message::Text(text))) => {
+                    if self.print(text.as_str(), out, notice)? {
+                        close(&mut socket).await;
+                        return Ok(End::Moving);
+                    }
+                }
+                Some(Ok(Message::Binary(bytes))) => {
+                    self.print(&String::from_utf8_lossy(&bytes), out, notice)?;
+                }
                 Some(Ok(Message::Ping(_))) => pinged = true,
                 Some(Ok(Message::Close(frame))) => {
                     let why = frame.map(|f| f.reason.to_string()).filter(|r| !r.is_empty());
@@ -282,14 +368,20 @@ impl Follow {
         }
     }
 
-    fn print(&mut self, text: &str, out: &mut impl Write, notice: &mut dyn FnMut(Notice)) -> Result<(), Error> {
+    /// Prints a frame. Answers whether the tail should go on elsewhere.
+    fn print(&mut self, text: &str, out: &mut impl Write, notice: &mut dyn FnMut(Notice)) -> Result<bool, Error> {
         let frame = match decode_frame(text) {
             Ok(frame) => frame,
             Err(e) => {
                 notice(Notice::BadFrame(e));
-                return Ok(());
+                return Ok(false);
             }
         };
+        if std::mem::take(&mut self.brought) && !frame.resumed {
+            // A server that knows no tokens: the lines come again from some time on.
+            self.token = None;
+            self.resume.reconnected();
+        }
         self.renderer.fit(&frame.entries);
         for entry in &frame.entries {
             match self.resume.see(entry) {
@@ -309,11 +401,40 @@ impl Follow {
             self.ledger.bytes += entry.line.len() as u64;
         }
         if !frame.dropped.is_empty() {
-            self.ledger.dropped += frame.dropped.len() as u64;
+            self.ledger.dropped += frame.dropped.iter().map(|dropped| dropped.lines).sum::<u64>();
             out.flush()?;
             notice(Notice::Dropped(frame.dropped));
         }
-        Ok(())
+        if frame.resume.is_some() {
+            self.token = frame.resume;
+            self.keep.printed();
+        }
+        if self.keep.due().is_some_and(|due| due <= Instant::now()) {
+            out.flush()?;
+            self.keep.write(self.token.as_deref())?;
+        }
+        let mut moving = false;
+        for told in frame.told {
+            if let Told::Draining { nodes } = &told {
+                let nodes = nodes.iter().take(MAX_NODES).filter_map(|node| self.endpoint.elsewhere(node));
+                self.elsewhere = nodes.map(Arc::new).collect();
+                // Many tails are told at once.
+                let first = fastrand::usize(..self.elsewhere.len().max(1));
+                self.elsewhere.rotate_left(first.min(self.elsewhere.len()));
+                moving = self.token.is_some() && !self.elsewhere.is_empty();
+            }
+            out.flush()?;
+            notice(Notice::Told(told));
+        }
+        Ok(moving)
+    }
+
+    /// What to say of a token that was kept for another query.
+    fn of_another(&self) -> String {
+        match &self.plan.resume_file {
+            Some(file) => format!("--resume-file {} is of a tail of another query; name another file", file.display()),
+            None => "the server says that this tail is of another query".to_owned(),
+        }
     }
 }
 
@@ -337,11 +458,21 @@ mod tests {
 
     /// Everything printed, everything said. The tail is stopped once `lines` lines are printed.
     async fn tail(loki: &FakeLoki, lines: u64, reconnect: bool) -> (String, Vec<Notice>, Ledger, Result<(), Error>) {
+        tail_keeping(loki, lines, reconnect, None).await
+    }
+
+    async fn tail_keeping(
+        loki: &FakeLoki,
+        lines: u64,
+        reconnect: bool,
+        resume_file: Option<PathBuf>,
+    ) -> (String, Vec<Notice>, Ledger, Result<(), Error>) {
         let (ask, stop) = Stop::manual();
         let plain = Palette::new(false);
         let screen = Screen { out_is_terminal: false, out: plain, err: plain, err_is_terminal: false };
         let renderer = Renderer::new(&OutputArgs { output: Output::Raw, ..OutputArgs::default() }, screen, Clock::Time);
-        let plan = Plan { query: "{app=\"a\"}".into(), start: Timestamp(1), limit: 5, delay_for: 2, reconnect };
+        let plan =
+            Plan { query: "{app=\"a\"}".into(), start: Timestamp(1), limit: 5, delay_for: 2, reconnect, resume_file };
         let mut follow = Follow::new(loki.endpoint(), plan, stop, renderer);
         let mut out = Counting { text: Vec::new(), lines, ask };
         let mut said = Vec::new();
@@ -389,9 +520,110 @@ mod tests {
         assert_eq!((ledger.lines, ledger.reconnects, ledger.repeats, ledger.gaps, ledger.dropped), (5, 2, 6, 0, 0));
         assert_eq!(said.iter().filter(|n| matches!(n, Notice::Broken { .. })).count(), 2, "{said:?}");
         let asked = loki.asked();
-        assert_eq!(asked[0], "/loki/api/v1/tail?query=%7Bapp%3D%22a%22%7D&start=1&limit=5&delay_for=2");
+        assert_eq!(
+            asked[0],
+            "/loki/api/v1/tail?query=%7Bapp%3D%22a%22%7D&start=1&limit=5&delay_for=2&resume=true&notices=true"
+        );
         assert!(asked[1].contains(&format!("start={}&limit={RESUME_LIMIT}&", 6 * s)), "{}", asked[1]);
         assert!(asked[3].contains(&format!("start={}&", 7 * s)), "{}", asked[3]);
+    }
+
+    /// A frame with more in it.
+    fn frame_with(entries: &[(i64, &str)], more: &str) -> String {
+        frame(entries).replacen('{', &format!("{{{more},"), 1)
+    }
+
+    #[tokio::test]
+    async fn a_token_is_brought_back_and_a_server_that_does_not_know_it_any_more_is_asked_by_time() {
+        let s = 1_000_000_000;
+        let loki = FakeLoki::start(
+            vec![
+                TailScript::ThenCut(vec![
+                    frame_with(&[(10 * s, "a")], r#""resume":"t-1""#),
+                    frame_with(&[(10 * s, "a")], r#""resume":"t-2""#),
+                ]),
+                TailScript::ThenCut(vec![frame_with(
+                    &[(10 * s, "a"), (9 * s, "b")],
+                    r#""resumed":true,"resume":"t-3""#,
+                )]),
+                TailScript::Refuse(400, "the resume token is not valid"),
+                TailScript::ThenStay(vec![frame(&[
+                    (10 * s, "a"),
+                    (10 * s, "a"),
+                    (10 * s, "a"),
+                    (9 * s, "b"),
+                    (11 * s, "c"),
+                ])]),
+            ],
+            vec![],
+        )
+        .await;
+        let (text, said, ledger, ended) = tail(&loki, 5, true).await;
+        ended.unwrap();
+        assert_eq!(text, "a\na\na\nb\nc\n", "with a token nothing is taken for a repeat");
+        assert_eq!((ledger.reconnects, ledger.repeats, ledger.gaps), (2, 4, 0));
+        assert!(said.contains(&Notice::Forgotten), "{said:?}");
+        let resume = |asked: &String| asked.split("resume=").nth(1).unwrap().split('&').next().unwrap().to_owned();
+        assert_eq!(loki.asked().iter().map(resume).collect::<Vec<_>>(), ["true", "t-2", "t-3", "true"]);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_knows_no_tokens_is_noticed_by_its_first_frame() {
+        let s = 1_000_000_000;
+        let loki = FakeLoki::start(
+            vec![
+                TailScript::ThenCut(vec![frame_with(&[(10 * s, "a")], r#""resume":"t-1""#)]),
+                TailScript::ThenStay(vec![frame(&[(10 * s, "a"), (11 * s, "b")])]),
+            ],
+            vec![],
+        )
+        .await;
+        let (text, _, ledger, ended) = tail(&loki, 2, true).await;
+        ended.unwrap();
+        assert_eq!((text.as_str(), ledger.repeats), ("a\nb\n", 1));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_goes_down_names_others() {
+        let there = FakeLoki::start(
+            vec![TailScript::ThenStay(vec![frame_with(&[(2, "b")], r#""resumed":true,"resume":"t-2""#)])],
+            vec![],
+        )
+        .await;
+        let nodes = format!("http://127.0.0.1:1\",\"http://{}", there.endpoint().address());
+        let draining = format!(r#""notices":[{{"type":"draining","nodes":["{nodes}"]}}],"resume":"t-1""#);
+        let here = FakeLoki::start(vec![TailScript::ThenStay(vec![frame_with(&[(1, "a")], &draining)])], vec![]).await;
+        let (text, said, ledger, ended) = tail(&here, 2, true).await;
+        ended.unwrap();
+        assert_eq!((text.as_str(), ledger.reconnects), ("a\nb\n", 1));
+        assert!(said.iter().any(|n| matches!(n, Notice::Told(Told::Draining { .. }))), "{said:?}");
+        assert!(!said.iter().any(|n| matches!(n, Notice::Broken { .. })), "{said:?}");
+        assert!(there.asked()[0].contains("resume=t-1&"), "{:?}", there.asked());
+    }
+
+    #[tokio::test]
+    async fn a_resume_file_takes_a_tail_from_one_run_to_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = || Some(folder.path().join("pos"));
+        let first = frame_with(&[(1, "a")], r#""resume":"t-1""#);
+        let second = frame_with(&[(2, "b")], r#""resumed":true,"resume":"t-2""#);
+        let scripts = vec![
+            TailScript::ThenStay(vec![first]),
+            TailScript::ThenStay(vec![second]),
+            TailScript::Refuse(400, TOKEN_OF_ANOTHER),
+        ];
+        let loki = FakeLoki::start(scripts, vec![]).await;
+        for (text, token) in [("a\n", "t-1"), ("b\n", "t-2")] {
+            let (printed, _, _, ended) = tail_keeping(&loki, 1, true, file()).await;
+            ended.unwrap();
+            assert_eq!(printed, text);
+            assert_eq!(std::fs::read_to_string(file().unwrap()).unwrap().trim(), token);
+        }
+        let asked = loki.asked();
+        assert!(asked[0].contains("resume=true&") && asked[1].contains("resume=t-1&"), "{asked:?}");
+        let (_, _, _, ended) = tail_keeping(&loki, 1, true, file()).await;
+        assert!(ended.unwrap_err().to_string().contains("of another query"));
+        assert_eq!(std::fs::read_to_string(file().unwrap()).unwrap().trim(), "t-2", "and it is left alone");
     }
 
     #[tokio::test]

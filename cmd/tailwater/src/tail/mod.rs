@@ -1,10 +1,12 @@
 //! `tailwater tail`: prints lines as they arrive, and goes on where it was after a broken connection.
 
 pub(crate) mod follow;
+pub(crate) mod keep;
 pub(crate) mod ledger;
 pub(crate) mod resume;
 
 use std::io::{self, BufWriter};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,11 +29,13 @@ Examples:
   tailwater tail --since 10m --limit 1000 '{app=\"web\"}' the last ten minutes first
   tailwater tail --limit 0 -o raw '{app=\"web\"}' > file  only what is new, only the lines
   tailwater tail -o jsonl '{app=\"web\"}' | jq .labels    for programs
+  tailwater tail --resume-file web.pos '{app=\"web\"}'    go on where the last run ended
   tailwater tail --org-id 'blue|red' '{app=\"web\"}'      two tenants together (if the server allows it)
 
 Time, level, source and line are aligned; sources keep their colours. A broken connection is
 opened again: what came in between is printed, nothing is printed twice, and what the server can
-no longer give is said. Ctrl-C prints the ledger.";
+no longer give is said. With --resume-file that holds from one run to the next, if the server is
+Tailwater. Ctrl-C prints the ledger.";
 
 /// Most lines of history that can be asked for.
 const MAX_LIMIT: u32 = 1_000_000;
@@ -57,6 +61,9 @@ pub(crate) struct TailArgs {
     /// Wait this many seconds (0 to 5) for late lines, and print all streams in the order of time
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=MAX_DELAY_FOR))]
     delay_for: u8,
+    /// Keep in this file what has been printed, and go on there the next time
+    #[arg(long, value_name = "FILE")]
+    resume_file: Option<PathBuf>,
     /// End when the connection breaks
     #[arg(long)]
     no_reconnect: bool,
@@ -91,10 +98,12 @@ pub(crate) async fn run(args: TailArgs) -> Result<(), Error> {
         limit: args.limit.max(1),
         delay_for: args.delay_for,
         reconnect: !args.no_reconnect,
+        resume_file: args.resume_file,
     };
     let quiet = args.quiet;
     let mut notice = |notice: follow::Notice| {
-        if !quiet || notice.is_loss() {
+        let wanted = screen.err_is_terminal || !matches!(notice, follow::Notice::Told(_));
+        if (!quiet && wanted) || notice.is_loss() {
             tell(&notice.text(screen.err));
         }
     };

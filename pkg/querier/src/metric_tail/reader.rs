@@ -183,7 +183,7 @@ async fn read(plan: Arc<Plan>, node: Arc<dyn Node>, go_on: GoOn) -> Result<Read,
     let GoOn { opened, after, load, settled, step, rooms } = go_on;
     let after = match after {
         Some(after) => after,
-        None => place(node.as_ref(), opened).await?,
+        None => place(node.as_ref(), opened.elapsed()).await?,
     };
     let ask = |pair: Pair<'_>, stretch: (u64, u64), settled: Option<u32>| {
         let room = rooms.get(pair.leaf).copied().unwrap_or_default();

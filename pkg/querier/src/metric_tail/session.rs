@@ -33,7 +33,7 @@ enum State {
     /// Taking the feed's frames.
     Live,
     /// Waiting for frames of this session's own.
-    Again(Reading<VecDeque<Bytes>>),
+    Again(Reading<Result<VecDeque<Bytes>, crate::Error>>),
     /// Sending them.
     Sending(VecDeque<Bytes>),
     /// Over.

@@ -4,6 +4,7 @@
 mod codec;
 mod handshake;
 mod metric;
+mod resume;
 mod socket;
 
 use std::sync::Arc;
@@ -20,7 +21,8 @@ use tailwater_logql::ast::Expr;
 use tailwater_logql::syntax;
 use tailwater_model::TenantId;
 use tailwater_querier::{
-    EndReason, Error, Ledger, MetricSession, MetricTailRequest, OnSlow, Session, SessionEvent, TailRequest, busy,
+    EndReason, Error, Ledger, MetricSession, MetricTailRequest, OnSlow, Resume, Session, SessionEvent, TailRequest,
+    busy,
 };
 use tailwater_wire::frame::TailEncoding;
 
@@ -211,7 +213,10 @@ fn check(app: &App, request: &Request) -> Result<Accepted, Failure> {
         "0" | "false" => false,
         other => return Err(Failure::bad_request(format!("invalid heartbeat '{other}', expected 0 or 1"))),
     };
+    let notices = flag(&form, "notices")?;
+    let resume = resume::asked(&form, headers);
     if metric::asked(&form)? {
+        resume.check_steps()?;
         let request = metric::request(app, request.uri(), &form, &params, on_slow, metric, claim)?;
         // Every step is a sign of life.
         let manners = Manners { heartbeat: false, drop_to_resume: is_grafana };
@@ -220,7 +225,7 @@ fn check(app: &App, request: &Request) -> Result<Accepted, Failure> {
     let tenants = app.tenancy.tailed(claim)?;
     let encoding = if is_legacy(request.uri()) { TailEncoding::Legacy } else { encoding(headers) };
     let request = query.map(|(expr, query)| {
-        Wanted::Lines(TailRequest {
+        let request = TailRequest {
             tenants,
             expr,
             query,
@@ -229,10 +234,22 @@ fn check(app: &App, request: &Request) -> Result<Accepted, Failure> {
             delay_for: params.delay_for,
             encoding,
             on_slow,
-            notices: matches!(form.get("notices"), "1" | "true"),
-        })
+            resume: Resume::No,
+            notices,
+        };
+        resume.of(app, &form, request).map(Wanted::Lines)
     });
+    let request = request.transpose()?;
     Ok(Accepted { request, manners: Manners { heartbeat, drop_to_resume: is_grafana } })
+}
+
+/// A parameter that is on or off; off if it is not there.
+fn flag(form: &Form, name: &str) -> Result<bool, Failure> {
+    match form.get(name) {
+        "" | "0" | "false" => Ok(false),
+        "1" | "true" => Ok(true),
+        other => Err(Failure::bad_request(format!("invalid {name} '{other}', expected true or false"))),
+    }
 }
 
 /// As in Loki the parameter filters nothing, but it has to be a regular expression.

@@ -265,3 +265,36 @@ async fn metric_tails_end_at_once_when_the_server_goes_down() {
     assert_eq!(end, Frame::Close(1011, "all ingesters closed the connection".to_owned()));
     world.stopped().await;
 }
+
+#[tokio::test]
+async fn a_tail_goes_on_with_its_token_and_bad_ones_are_refused_before_the_upgrade() {
+    let world = World::start("").await;
+    world.push(&json!({"app": "a"}), &["one", "two"]).await;
+    let query = ("query", r#"{app="a"}"#);
+    let target = |more: &[(&str, &str)]| format!("/loki/api/v1/tail?{}", form(&[&[query], more].concat()));
+    let mut tail = Tail::open(&world, &target(&[("resume", "true"), ("delay_for", "1")]), &[]).await.unwrap();
+    let Frame::Text(frame) = tail.next_but_pings().await else { panic!() };
+    let token = frame["resume"].as_str().unwrap().to_owned();
+    assert_eq!(frame["resumed"], Value::Null);
+    drop(tail);
+    world.push(&json!({"app": "a"}), &["three"]).await;
+    // As a parameter and as a header; delay_for is the token's.
+    let mut tail = Tail::open(&world, &target(&[("resume", &token), ("limit", "1")]), &[]).await.unwrap();
+    let Frame::Text(frame) = tail.next_but_pings().await else { panic!() };
+    assert_eq!((&frame["resumed"], &frame["streams"][0]["values"][0][1]), (&json!(true), &json!("three")));
+    assert!(frame["resume"].is_string());
+    let header = [("X-Tailwater-Resume", token.as_str())];
+    let mut tail = Tail::open(&world, &target(&[("delay_for", "1")]), &header).await.unwrap();
+    assert_eq!(tail.lines(1).await, ["three"]);
+
+    let text = "the resume token is of a tail with delay_for=1";
+    refused(&world, &[query, ("resume", &token), ("delay_for", "0")], &[]).await.fails(400, text);
+    refused(&world, &[query, ("resume", &token[1..])], &[]).await.fails(400, "the resume token is not valid");
+    refused(&world, &[query], &[("X-Tailwater-Resume", "x")]).await.fails(400, "the resume token is not valid");
+    let text = "the resume token is of another query";
+    refused(&world, &[("query", r#"{app="b"}"#), ("resume", &token)], &[]).await.fails(400, text);
+    let steps = [("query", r#"rate({app="a"}[1m])"#), ("metrics", "1"), ("resume", &token)];
+    refused(&world, &steps, &[]).await.fails(400, "resume tokens are for log queries, this is a metric query");
+    let text = "invalid notices 'x', expected true or false";
+    refused(&world, &[query, ("notices", "x")], &[]).await.fails(400, text);
+}

@@ -144,6 +144,8 @@ pub struct Dropped {
 pub struct Extras<'a> {
     /// What has happened to the tail.
     pub notices: &'a [Notice],
+    /// In the first frame of a tail that was resumed: whether nothing is missing. False again with every gap that is found later.
+    pub resumed: Option<bool>,
     /// Where a tail goes on that has had everything up to this frame.
     pub resume: Option<&'a str>,
 }
@@ -182,11 +184,28 @@ impl Extras<'_> {
             }
             out.push(b']');
         }
+        if let Some(resumed) = self.resumed {
+            out.extend_from_slice(if resumed { &br#","resumed":true"#[..] } else { &br#","resumed":false"#[..] });
+        }
         if let Some(token) = self.resume {
             out.extend_from_slice(br#","resume":"#);
             text::string(out, token.as_bytes());
         }
     }
+}
+
+/// A frame that ends with a token, with other extras in its place; none of them may be notices. `token` is what it ends with, if anything.
+#[must_use]
+pub fn with_resume(frame: &[u8], token: Option<&str>, extras: &Extras<'_>) -> Bytes {
+    let mut ending = Vec::new();
+    Extras { resume: token, ..Extras::default() }.encode(&mut ending);
+    ending.push(b'}');
+    let kept = frame.strip_suffix(&ending[..]).or(frame.strip_suffix(b"}")).unwrap_or(frame);
+    let mut out = Vec::with_capacity(frame.len() + ending.len());
+    out.extend_from_slice(kept);
+    extras.encode(&mut out);
+    out.push(b'}');
+    Bytes::from(out)
 }
 
 impl Notice {
