@@ -113,7 +113,7 @@ pub(crate) enum Notice {
 impl Notice {
     /// Whether it tells of lines that are or may be lost.
     pub(crate) fn is_loss(&self) -> bool {
-        matches!(self, Self::Dropped(_) | Self::Gap | Self::BadFrame(_))
+        matches!(self, Self::Dropped(_) | Self::Gap | Self::Forgotten | Self::BadFrame(_))
     }
 
     /// One line for standard error.
@@ -244,7 +244,15 @@ impl Follow {
                     }
                     match ended {
                         End::Stopped => return Ok(()),
-                        End::Moving if self.plan.reconnect => continue,
+                        End::Moving if self.plan.reconnect => {
+                            // Servers that all go down must not send it round without end.
+                            tokio::select! {
+                                () = self.stop.wait() => return Ok(()),
+                                () = sleep(pause) => {}
+                            }
+                            pause = (pause * 2).min(LONGEST_PAUSE);
+                            continue;
+                        }
                         End::Moving => "the server is going down".to_owned(),
                         End::Broken(why) => why,
                     }
