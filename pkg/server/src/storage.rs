@@ -117,7 +117,8 @@ impl Storage {
             Some(_) if config.common.replication_factor > 1 => {
                 let max_bytes = mebibytes(config.ingester.copies_max_mb);
                 let settings = CopiesConfig::of(&log_config(config), max_bytes)?;
-                let copies = Copies::open(config.data_dir.join("copies"), settings, Arc::clone(limits), Arc::clone(clock))?;
+                let copies =
+                    Copies::open(config.data_dir.join("copies"), settings, Arc::clone(limits), Arc::clone(clock))?;
                 copies.attach(history.clone());
                 Some(copies)
             }

@@ -154,7 +154,11 @@ impl World<'_> {
             delivered_lines += delivered.len() as u64;
             assert!(delivered.is_sorted_by(|a, b| a < b), "ingester {number}: twice or out of order: {delivered:?}");
             let missing: Vec<_> = acknowledged.iter().filter(|n| delivered.binary_search(n).is_err()).collect();
-            assert!(missing.is_empty(), "ingester {number}: of {} acknowledged missing {missing:?}", acknowledged.len());
+            assert!(
+                missing.is_empty(),
+                "ingester {number}: of {} acknowledged missing {missing:?}",
+                acknowledged.len()
+            );
             assert!(acknowledged.len() > 50, "ingester {number} took only {}", acknowledged.len());
             assert!(delivered.last().is_none_or(|last| *last < books.next[number]), "nobody pushed that");
         }
@@ -259,7 +263,13 @@ fn join(members: &watch::Sender<Arc<Members>>, at: &At, log: LogId) {
     });
 }
 
-async fn push(ingester: &Arc<Ingester>, number: usize, books: &Mutex<Books>, pushing: &AtomicBool, clock: &Arc<dyn Clock>) {
+async fn push(
+    ingester: &Arc<Ingester>,
+    number: usize,
+    books: &Mutex<Books>,
+    pushing: &AtomicBool,
+    clock: &Arc<dyn Clock>,
+) {
     let tenant = TenantId::parse(TENANT).unwrap();
     while pushing.load(Ordering::Relaxed) {
         let count = 1 + clock.now().nanos().unsigned_abs() % 3;

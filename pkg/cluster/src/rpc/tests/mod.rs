@@ -8,9 +8,7 @@ use tailwater_logql::LogQuery;
 use tailwater_logql::metric::{Column, Place, SampleQuery, Steps, leaves};
 use tailwater_logql::patterns::Pattern;
 use tailwater_model::{Category, LabelPair, LabelSet, Labels, LogId, TenantId, Timestamp};
-use tailwater_wire::host::{
-    CopiedRecord, CopyBegin, Copying, ForwardedPush, Host, PushAnswer,
-};
+use tailwater_wire::host::{CopiedRecord, CopyBegin, Copying, ForwardedPush, Host, PushAnswer};
 use tailwater_wire::node::*;
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -159,7 +157,8 @@ impl Node for TestNode {
             };
             (line, text.into())
         };
-        let scanned = Scanned { lines: 5, blocks: BlocksScanned { pages: 3, ..Default::default() }, ..Default::default() };
+        let scanned =
+            Scanned { lines: 5, blocks: BlocksScanned { pages: 3, ..Default::default() }, ..Default::default() };
         ready(Selected { lines: (0..request.limit).map(line).collect(), warnings: vec!["one".into()], scanned })
     }
 
