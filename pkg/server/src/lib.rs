@@ -24,6 +24,7 @@ mod params;
 mod push;
 mod quiet;
 mod read;
+mod resume_secret;
 mod routes;
 mod server;
 mod storage;

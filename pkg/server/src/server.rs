@@ -33,6 +33,7 @@ use crate::conn::{Answering, Connection, MAX_HEAD_BYTES, Timeouts};
 use crate::intake::Intake;
 use crate::metrics::Metrics;
 use crate::quiet::Quiet;
+use crate::resume_secret;
 use crate::routes::router;
 use crate::storage::Storage;
 use crate::stream::Stream;
@@ -126,9 +127,11 @@ impl Server {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         storage.register_metrics(&mut registry);
+        let mut secret = None;
         let (cluster, nodes) = if config.is_clustered() {
             let (ingester, history) = (storage.ingester.clone(), storage.history.clone());
             let (plan, about) = Plan::make(&config, http, &certificates, ingester, history).await?;
+            secret = plan.secret.as_ref().map(|secret| secret.reveal().to_owned());
             let host = OwnHost::new(Arc::clone(&intake), storage.copies.clone());
             let (cluster, nodes, pick) = Cluster::new(about, join(plan, host).await?, &mut registry);
             intake.join(Forward::new(pick, metrics.clone()));
@@ -139,7 +142,9 @@ impl Server {
             let own = storage.ingester.iter().map(|ingester| Arc::clone(ingester) as Arc<dyn Node>);
             (None, tailwater_querier::Fixed::new(own.collect()) as Arc<dyn Nodes>)
         };
-        let querier = Querier::new(querier_config(&config), nodes, Arc::clone(&limits), Arc::clone(&clock));
+        let resume_secret = resume_secret::find(&config, secret.as_deref(), storage.objects()).await;
+        let querier =
+            Querier::new(querier_config(&config, resume_secret), nodes, Arc::clone(&limits), Arc::clone(&clock));
         querier.register_metrics(&mut registry);
         let about = cluster.as_ref().map(|cluster| &cluster.about);
         let addrs = Addrs { http, grpc: about.map(|about| about.grpc), gossip: about.map(|about| about.gossip) };
@@ -200,7 +205,7 @@ impl Server {
     }
 }
 
-fn querier_config(config: &Config) -> tailwater_querier::Config {
+fn querier_config(config: &Config, resume_secret: Option<Vec<u8>>) -> tailwater_querier::Config {
     let mebibytes = |n: u32| (n as usize).saturating_mul(1 << 20);
     tailwater_querier::Config {
         tail_max_duration: config.querier.tail_max_duration,
@@ -208,8 +213,7 @@ fn querier_config(config: &Config) -> tailwater_querier::Config {
         feed_merge_bytes: mebibytes(config.querier.feed_merge_mb),
         query_memory_bytes: mebibytes(config.querier.query_memory_mb),
         allow_partial: config.querier.allow_partial,
-        resume_secret: Some(config.querier.resume_secret.reveal().as_bytes().to_vec())
-            .filter(|secret| !secret.is_empty()),
+        resume_secret,
     }
 }
 

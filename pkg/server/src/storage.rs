@@ -147,6 +147,11 @@ impl Storage {
         }
     }
 
+    /// Where blocks are.
+    pub(crate) fn objects(&self) -> Option<&Objects> {
+        self.kept.as_ref().map(|kept| kept.catalog.objects())
+    }
+
     /// Copies, and what becomes of them when the owners of their logs are gone for `after`.
     pub(crate) fn orphans(&self, after: Duration) -> Option<Orphans> {
         let (copies, kept) = self.copies.clone().zip(self.kept.as_ref())?;

@@ -4,6 +4,7 @@
 mod codec;
 mod handshake;
 mod metric;
+mod noticed;
 mod resume;
 mod socket;
 
@@ -110,6 +111,10 @@ pub(crate) async fn tail(State(app): State<Arc<App>>, mut request: Request) -> R
 async fn run(app: &App, mut socket: Socket, early: &[u8], accepted: Accepted) {
     let Accepted { request, manners } = accepted;
     app.metrics.tail_sockets.inc();
+    let wants_notices = match &request {
+        Some(Wanted::Lines(lines)) if lines.notices => Some(lines.encoding.clone()),
+        _ => None,
+    };
     let session = match request {
         None => Err(End { label: "refused", reason: NOT_LOG.to_owned(), resumable: false }),
         Some(wanted) => Box::pin(open(app, wanted)).await.map_err(|error| {
@@ -121,7 +126,9 @@ async fn run(app: &App, mut socket: Socket, early: &[u8], accepted: Accepted) {
     let label = match session {
         Err(end) => Box::pin(socket.refuse(end, manners)).await,
         Ok(mut session) => {
-            let ended = Box::pin(socket.run(early, &mut session, manners, app.tails.cut())).await;
+            let draining = wants_notices.map(|encoding| (app.tails.draining(), encoding));
+            let mut frames = noticed::Noticed::new(&mut session, draining);
+            let ended = Box::pin(socket.run(early, &mut frames, manners, app.tails.cut())).await;
             let (id, ledger) = (session.id(), session.ledger());
             // The tenant may open another tail while this one's client is still being told goodbye.
             drop(session);
