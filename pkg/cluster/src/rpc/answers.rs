@@ -214,9 +214,10 @@ pub(super) fn put_names(names: Partial<Vec<String>>) -> Records {
 }
 
 pub(super) fn put_streams(streams: Partial<Vec<Labels>>) -> Records {
-    let records = streams.value.into_iter().map(|labels| {
-        What::Stream(proto::StreamRecord { labels: put_pairs(&labels), amounts: Vec::new() })
-    });
+    let records = streams
+        .value
+        .into_iter()
+        .map(|labels| What::Stream(proto::StreamRecord { labels: put_pairs(&labels), amounts: Vec::new() }));
     before_end(records, end(streams.warnings))
 }
 

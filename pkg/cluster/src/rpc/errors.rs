@@ -27,9 +27,7 @@ pub(super) fn status(error: &NodeError) -> Status {
             let trimmed = proto::Trimmed { log: log_bytes(*log), through: *through };
             (Code::OutOfRange, error.to_string(), What::Trimmed(trimmed))
         }
-        NodeError::TooLarge { limit } => {
-            (Code::ResourceExhausted, error.to_string(), What::TooLarge(*limit as u64))
-        }
+        NodeError::TooLarge { limit } => (Code::ResourceExhausted, error.to_string(), What::TooLarge(*limit as u64)),
     };
     let details = proto::Failure { what: Some(what) }.encode_to_vec();
     Status::with_details(code, message, Bytes::from(details))

@@ -63,7 +63,8 @@ impl<T: Send + Sync + 'static> Known<T> {
         let source = bytes.clone();
         let compiled = tokio::task::spawn_blocking(move || compile(&source)).await;
         let compiled = compiled.map_err(|_| Status::internal("the query was given up"))?;
-        let query = Arc::new(compiled.map_err(|error| Status::invalid_argument(format!("the query is refused: {error}")))?);
+        let query =
+            Arc::new(compiled.map_err(|error| Status::invalid_argument(format!("the query is refused: {error}")))?);
         self.0.lock().add(bytes, Arc::clone(&query));
         Ok(query)
     }

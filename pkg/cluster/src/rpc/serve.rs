@@ -83,7 +83,11 @@ fn routes(services: Services, cluster_id: &str) -> Routes {
     let ours = cluster_header(cluster_id);
     let check = move |request: Request<()>| {
         let theirs = request.metadata().as_ref().get(CLUSTER).map(http::HeaderValue::as_bytes);
-        if theirs == Some(ours.as_bytes()) { Ok(request) } else { Err(Status::failed_precondition("it is of another cluster")) }
+        if theirs == Some(ours.as_bytes()) {
+            Ok(request)
+        } else {
+            Err(Status::failed_precondition("it is of another cluster"))
+        }
     };
     let node = NodeServer::new(services.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let host = HostServer::new(services).max_decoding_message_size(MAX_PUSH_BYTES + PUSH_HEAD_BYTES);

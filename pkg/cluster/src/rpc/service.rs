@@ -220,8 +220,14 @@ impl proto::host_server::Host for Services {
         let begin = host::CopyBegin { log, owner: begin.owner, in_blocks: begin.in_blocks };
         let copying = self.host.copy(begin).await.map_err(|error| errors::status(&error))?;
         let head = proto::CopyDown { what: Some(copy_down::What::Head(copying.head())) };
-        let written =
-            Written { ups, reader: UpReader::default(), copying, closing: self.closing.clone(), next: None, ended: false };
+        let written = Written {
+            ups,
+            reader: UpReader::default(),
+            copying,
+            closing: self.closing.clone(),
+            next: None,
+            ended: false,
+        };
         let acks = stream::unfold(written, Written::next);
         Ok(Response::new(Box::pin(stream::iter([Ok(head)]).chain(acks))))
     }

@@ -193,9 +193,9 @@ impl Notice {
     fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Self::Away { what, reason } => {
-                text::object(out, [("type", "away"), ("what", what.as_str()), ("reason", reason.as_str())].into_iter());
+                text::object(out, [("type", "away"), ("what", what.as_str()), ("reason", reason.as_str())]);
             }
-            Self::Back { what } => text::object(out, [("type", "back"), ("what", what.as_str())].into_iter()),
+            Self::Back { what } => text::object(out, [("type", "back"), ("what", what.as_str())]),
             Self::Draining { nodes } => {
                 out.extend_from_slice(br#"{"type":"draining","nodes":"#);
                 text::strings(out, nodes);

@@ -130,12 +130,12 @@ async fn nodes_of_another_cluster_are_refused() {
     let world = world_of("theirs", "ours\u{1}");
     let error = soon(world.far().state(StateRequest::default())).await.unwrap_err();
     assert!(error.to_string().contains("it is of another cluster"), "{error}");
-    let reason = match soon(world.far().follow(FollowRequest {
-        tenant: tenant(),
-        query: query(r#"{a="1"}"#),
-        detect_level: false,
-        after: 0,
-    }).next())
+    let reason = match soon(
+        world
+            .far()
+            .follow(FollowRequest { tenant: tenant(), query: query(r#"{a="1"}"#), detect_level: false, after: 0 })
+            .next(),
+    )
     .await
     {
         Some(FollowEvent::Away { reason }) => reason,

@@ -11,9 +11,7 @@ fn text() -> impl Strategy<Value = String> {
 
 fn any_labels() -> impl Strategy<Value = Labels> {
     let pairs = prop::collection::vec((text(), text()), 0..4);
-    pairs.prop_map(|pairs| {
-        Labels::keeping_empty(pairs.into_iter().map(|(n, v)| (n.into(), v.into())).collect())
-    })
+    pairs.prop_map(|pairs| Labels::keeping_empty(pairs.into_iter().map(|(n, v)| (n.into(), v.into())).collect()))
 }
 
 fn any_set() -> impl Strategy<Value = LabelSet> {
@@ -261,7 +259,8 @@ proptest! {
 fn a_line_costs_little() {
     let mut writer = LineWriter::default();
     let shared = set(&[("app", "x"), ("pod", "y")]);
-    let lines: Vec<_> = batch(3, &["x"; 100]).lines.into_iter().map(|l| MatchedLine { labels: shared.clone(), ..l }).collect();
+    let lines: Vec<_> =
+        batch(3, &["x"; 100]).lines.into_iter().map(|l| MatchedLine { labels: shared.clone(), ..l }).collect();
     writer.write(lines.iter());
     let bytes = writer.write(lines.iter()).len();
     assert!(bytes < 100 * 8 + 40, "{bytes}");

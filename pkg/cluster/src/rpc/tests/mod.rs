@@ -8,9 +8,7 @@ use tailwater_logql::LogQuery;
 use tailwater_logql::metric::{Column, Place, SampleQuery, Steps, leaves};
 use tailwater_logql::patterns::Pattern;
 use tailwater_model::{Category, LabelPair, LabelSet, Labels, LogId, TenantId, Timestamp};
-use tailwater_wire::host::{
-    CopiedRecord, CopyBegin, Copying, ForwardedPush, Host, PushAnswer,
-};
+use tailwater_wire::host::{CopiedRecord, CopyBegin, Copying, ForwardedPush, Host, PushAnswer};
 use tailwater_wire::node::*;
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -146,7 +144,8 @@ impl Node for TestNode {
         }
         let shared = set(&[("part", &format!("{:?}", request.part))]);
         let line = |n: usize| {
-            let text = if n % 2 == 0 { vec![b'x'; 2000] } else { request.query.canonical().as_bytes().to_vec() };
+            let text =
+                if n.is_multiple_of(2) { vec![b'x'; 2000] } else { request.query.canonical().as_bytes().to_vec() };
             let line = MatchedLine {
                 timestamp: Timestamp(request.start.0 + n as i64),
                 accepted_at: request.end,
@@ -154,12 +153,13 @@ impl Node for TestNode {
                 index: n as u32,
                 offset: 0,
                 len: text.len() as u32,
-                labels: if n % 3 == 0 { set(&[("n", &n.to_string())]) } else { shared.clone() },
+                labels: if n.is_multiple_of(3) { set(&[("n", &n.to_string())]) } else { shared.clone() },
                 stream_hash: u64::from(request.detect_level),
             };
             (line, text.into())
         };
-        let scanned = Scanned { lines: 5, blocks: BlocksScanned { pages: 3, ..Default::default() }, ..Default::default() };
+        let scanned =
+            Scanned { lines: 5, blocks: BlocksScanned { pages: 3, ..Default::default() }, ..Default::default() };
         ready(Selected { lines: (0..request.limit).map(line).collect(), warnings: vec!["one".into()], scanned })
     }
 
