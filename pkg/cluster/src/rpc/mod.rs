@@ -39,7 +39,7 @@ pub use peer::{HostInfo, Peer, Peers};
 pub use serve::serve;
 
 /// What protobuf makes of `proto/`.
-#[expect(missing_docs, clippy::allow_attributes, reason = "generated")]
+#[expect(unreachable_pub, clippy::allow_attributes, clippy::allow_attributes_without_reason, reason = "generated")]
 mod proto {
     tonic::include_proto!("tailwater.v1");
 }

@@ -59,7 +59,7 @@ impl Peers {
                 connect: Arc::clone(&self.connect),
                 cluster: self.cluster.clone(),
                 metrics: self.metrics.clone(),
-                link: Mutex::new(Link::None),
+                link: Arc::new(Mutex::new(Link::None)),
                 follows: Arc::new(Semaphore::new(MAX_FOLLOWS)),
             })
         });
@@ -78,7 +78,7 @@ pub struct Peer {
     connect: Arc<dyn Connect>,
     cluster: HeaderValue,
     pub(super) metrics: RpcMetrics,
-    link: Mutex<Link>,
+    link: Arc<Mutex<Link>>,
     pub(super) follows: Arc<Semaphore>,
 }
 
@@ -209,20 +209,16 @@ impl Peer {
             Ok(line) => return Ok(line),
             Err(attempt) => attempt,
         };
-        let ended = attempt.wait_for(Option::is_some).await.map(|ended| (*ended).clone());
-        let made = match ended {
+        let made = match attempt.wait_for(Option::is_some).await.map(|ended| (*ended).clone()) {
             Ok(Some(made)) => made,
-            _ => Err("the attempt to connect was given up".into()),
+            _ => {
+                let mut link = self.link.lock();
+                if matches!(&*link, Link::Connecting(open) if open.same_channel(&attempt)) {
+                    *link = Link::None;
+                }
+                Err("the attempt to connect was given up".into())
+            }
         };
-        let mut link = self.link.lock();
-        // The first of those who waited notes how it ended.
-        if matches!(&*link, Link::Connecting(open) if open.same_channel(&attempt)) {
-            *link = match &made {
-                Ok(sender) => Link::Up { sender: sender.clone(), since: Instant::now() },
-                Err(reason) => Link::Failed { reason: Arc::clone(reason), at: Instant::now() },
-            };
-        }
-        drop(link);
         Ok(Line { sender: made?, cluster: self.cluster.clone() })
     }
 
@@ -242,13 +238,20 @@ impl Peer {
         let (ended, attempt) = watch::channel(None);
         *link = Link::Connecting(attempt.clone());
         let (connect, address, received) = (Arc::clone(&self.connect), self.address, self.metrics.received.clone());
+        let noted = Arc::downgrade(&self.link);
         tokio::spawn(async move {
             let made = match timeout(CONNECT_TIMEOUT, open(&*connect, address, received)).await {
-                Ok(made) => made,
-                Err(_) => Err(format!("no connection within {CONNECT_TIMEOUT:?}")),
+                Ok(made) => made.map_err(Arc::from),
+                Err(_) => Err(format!("no connection within {CONNECT_TIMEOUT:?}").into()),
             };
-            // Nobody may be waiting any more.
-            let _ = ended.send(Some(made.map_err(Arc::from)));
+            // Nobody may be waiting any more, or interested at all.
+            if let Some(link) = noted.upgrade() {
+                *link.lock() = match &made {
+                    Ok(sender) => Link::Up { sender: sender.clone(), since: Instant::now() },
+                    Err(reason) => Link::Failed { reason: Arc::clone(reason), at: Instant::now() },
+                };
+            }
+            let _ = ended.send(Some(made));
         });
         Ok(Err(attempt))
     }

@@ -104,9 +104,9 @@ async fn a_query_without_matchers_arrives() {
 
 #[tokio::test]
 async fn answers_that_are_larger_than_was_allowed_are_refused() {
-    let world = world();
-    // The node answers nearly 5 MB all the same; that is within what is tolerated. With less slack it is not.
-    assert!(soon(world.far().samples(samples(2))).await.is_ok());
+    // The node answers all the same.
+    let error = soon(world().far().samples(samples(2))).await.unwrap_err();
+    assert!(matches!(error, NodeError::TooLarge { limit: 2 }), "{error}");
     let mut joined = pieces::Joined::new(10);
     assert!(joined.push(&vec![0; 10].into()).is_ok());
     assert!(matches!(joined.push(&vec![0; 1].into()), Err(pieces::Unjoined::TooMuch)));
@@ -161,7 +161,7 @@ async fn a_call_that_is_dropped_is_dropped_there() {
 
 #[tokio::test]
 async fn a_connection_is_made_anew_when_it_broke() {
-    let World { peer, served, .. } = world();
+    let World { peer, served, stop: _stop, .. } = world();
     let far = peer.node(LOG, "a");
     soon(far.state(StateRequest::default())).await.unwrap();
     served.abort();

@@ -144,7 +144,8 @@ impl Node for TestNode {
         }
         let shared = set(&[("part", &format!("{:?}", request.part))]);
         let line = |n: usize| {
-            let text = if n % 2 == 0 { vec![b'x'; 2000] } else { request.query.canonical().as_bytes().to_vec() };
+            let text =
+                if n.is_multiple_of(2) { vec![b'x'; 2000] } else { request.query.canonical().as_bytes().to_vec() };
             let line = MatchedLine {
                 timestamp: Timestamp(request.start.0 + n as i64),
                 accepted_at: request.end,
@@ -152,7 +153,7 @@ impl Node for TestNode {
                 index: n as u32,
                 offset: 0,
                 len: text.len() as u32,
-                labels: if n % 3 == 0 { set(&[("n", &n.to_string())]) } else { shared.clone() },
+                labels: if n.is_multiple_of(3) { set(&[("n", &n.to_string())]) } else { shared.clone() },
                 stream_hash: u64::from(request.detect_level),
             };
             (line, text.into())
