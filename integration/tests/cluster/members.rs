@@ -42,8 +42,7 @@ async fn the_example_is_a_configuration() {
     let path = binary::workspace().join("docker/cluster/tailwater.yaml");
     let yaml = std::fs::read_to_string(path).unwrap();
     let home = Home::new(&yaml);
-    let store = home.folder().join("store");
-    let home = home.arg("--storage-url").arg(store).arg("--target").arg("all");
+    let home = home.arg("--target").arg("all");
     let server = home.arg("--grpc-listen").arg("127.0.0.1:0").arg("--gossip-listen").arg("127.0.0.1:0").launch().await;
     let log = server.log();
     for word in ["nearest known key", "no effect", "not supported"] {

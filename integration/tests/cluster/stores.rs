@@ -93,8 +93,9 @@ async fn deleted_for_all(cluster: &Cluster) {
     for node in nodes {
         assert_eq!(cluster.tenant(node, "a").lines(stream).await.len(), 4, "{node}");
     }
-    // Times of requests are whole seconds.
-    let (start, end) = ((now_ns() / 1_000_000_000 - 3_600).to_string(), (now_ns() / 1_000_000_000 + 2).to_string());
+    // Times of requests are whole seconds, and not in the future: the second of the lines must be over.
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    let (start, end) = ((now_ns() / 1_000_000_000 - 3_600).to_string(), (now_ns() / 1_000_000_000).to_string());
     let params = [("query", stream), ("start", &start), ("end", &end)];
     let target = tailwater_integration::client::target("/loki/api/v1/delete", &params);
     let reply = cluster.tenant("i1", "a").send("POST", &target, &[], "").await;

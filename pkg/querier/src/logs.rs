@@ -1,6 +1,6 @@
 //! Historic log queries: every ingester is asked for its part, the parts are merged in answer order, the limit is applied last.
 
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,16 +54,7 @@ pub struct LogsAnswer {
     pub nodes: u64,
 }
 
-/// The order of lines in answers (contract, LogQL §14).
-pub(crate) fn answer_order(a: &MatchedLine, b: &MatchedLine, direction: Direction) -> Ordering {
-    let place = |line: &MatchedLine| (line.seq, line.index);
-    by_time_and_stream(a, b, direction).then_with(|| match direction {
-        Direction::Forward => place(a).cmp(&place(b)),
-        Direction::Backward => Reverse(place(a)).cmp(&Reverse(place(b))),
-    })
-}
-
-/// The same as far as it goes for lines of different logs.
+/// The order of lines in answers (contract, LogQL §14), as far as it goes for lines of different logs.
 pub(crate) fn by_time_and_stream(a: &MatchedLine, b: &MatchedLine, direction: Direction) -> Ordering {
     let time = match direction {
         Direction::Forward => a.timestamp.cmp(&b.timestamp),

@@ -123,11 +123,6 @@ impl Mark {
         self.base.contains(source, line.seq, &key) || self.round.contains(source, line.seq, &key)
     }
 
-    /// Whether the source had begun.
-    pub(crate) fn names(&self, source: SourceId) -> bool {
-        self.floor.names(source)
-    }
-
     /// The last batch of which the feed had seen what is of `source`.
     pub(crate) fn consumed(&self, source: SourceId) -> u64 {
         self.round.consumed.seq(source).max(self.floor.seq(source))

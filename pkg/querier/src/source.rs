@@ -139,11 +139,6 @@ impl Positions {
         self.0.get(source.at()).copied().unwrap_or(0)
     }
 
-    /// Whether anything is said of a source, be it that nothing of it has been read.
-    pub(crate) fn names(&self, source: SourceId) -> bool {
-        source.at() < self.0.len()
-    }
-
     /// Moves a source to `seq`. Never moves backwards.
     pub(crate) fn advance(&mut self, source: SourceId, seq: u64) {
         if self.0.len() <= source.at() {
@@ -182,6 +177,5 @@ mod tests {
         positions.advance(c, 2);
         positions.advance(a, 4);
         assert_eq!(positions.iter().collect::<Vec<_>>(), [(a, 4), (b, 7), (c, 2)]);
-        assert!(positions.names(c) && !positions.names(SourceId::new(3)));
     }
 }

@@ -17,7 +17,7 @@ use tailwater_wire::node::{
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::logs::answer_order;
+use crate::logs::by_time_and_stream;
 
 /// A clock that tests set.
 #[derive(Debug, Default)]
@@ -345,4 +345,13 @@ impl TestNode {
         debug_assert!(request.direction == Direction::Forward || lines.is_sorted_by_key(|(l, _)| -l.timestamp.nanos()));
         Selected { lines, warnings: self.warnings.lock().clone(), ..Selected::default() }
     }
+}
+
+/// The order of lines of one log in answers.
+fn answer_order(a: &MatchedLine, b: &MatchedLine, direction: Direction) -> std::cmp::Ordering {
+    let place = |line: &MatchedLine| (line.seq, line.index);
+    by_time_and_stream(a, b, direction).then_with(|| match direction {
+        Direction::Forward => place(a).cmp(&place(b)),
+        Direction::Backward => place(b).cmp(&place(a)),
+    })
 }

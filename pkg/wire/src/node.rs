@@ -161,7 +161,7 @@ pub enum Part {
 pub trait Blocks: Send + Sync + 'static {
     /// What is in blocks: of these logs each up to a position, of all others everything. Its [`Node::follow`] yields nothing, its
     /// [`Node::read`] and [`Node::samples`] with `after > 0` are about the log that it bears the name of, `own`; everything else is about all
-    /// logs. What the catalog says is asked for again if it was known before `fresh_since`.
+    /// logs, unless [`Part::Log`] is asked for: then about that one only. What the catalog says is asked for again if it was known before `fresh_since`.
     fn up_to(&self, boundaries: Arc<[(LogId, u64)]>, own: LogId, fresh_since: std::time::Instant) -> Arc<dyn Node>;
 }
 

@@ -72,7 +72,7 @@ async fn collect(plan: &Arc<Plan>, steps: Range<u32>, as_of: &Positions) -> Resu
         let rooms = collected.rooms(plan);
         let ask = |pair: super::Pair<'_>| {
             let room = rooms.get(pair.leaf).copied().unwrap_or_default();
-            node.samples(plan.samples_request(pair, (0, as_of), steps.clone(), None, room))
+            plan.samples(node, plan.samples_request(pair, (0, as_of), steps.clone(), None, room))
         };
         let answers: Vec<_> = plan.pairs().map(ask).collect();
         let answers = match tokio::time::timeout(plan.timeout, try_join_all(answers)).await {

@@ -42,7 +42,7 @@ use tailwater_logql::ast::MetricExpr;
 use tailwater_logql::go::bytes;
 use tailwater_logql::metric::{Grid, Steps, leaves};
 use tailwater_model::{Clock, Limits, TenantId, TenantIds, TenantLimits, Timestamp};
-use tailwater_wire::node::{Node, Part, SamplesRequest};
+use tailwater_wire::node::{Answer, Blocks, Node, NodeError, Part, Sampled, SamplesRequest, StateRequest, warn};
 use tokio::sync::watch;
 
 use self::feed::{Feed, Feeds, Key};
@@ -55,6 +55,9 @@ use crate::metrics::Metrics;
 use crate::querier::MAX_TAIL_TENANTS;
 use crate::range::{check_range, past_lookback};
 use crate::{Error, Querier};
+
+/// How often a read is begun anew because a log has put more into blocks meanwhile.
+const MAX_LOOKS: u32 = 3;
 
 /// A step waits for a node at most as long as a step is, and no longer than this.
 const MAX_PATIENCE: Duration = Duration::from_secs(15);
@@ -99,6 +102,8 @@ pub(crate) struct Plan {
     key: Key,
     expr: MetricExpr,
     compiled: Compiled,
+    /// If it is the querier that reads them.
+    blocks: Option<Arc<dyn Blocks>>,
     listed: Listed,
     /// Those of which something is or will be read, in the order in which they were first listed.
     nodes: RwLock<Vec<Arc<dyn Node>>>,
@@ -184,6 +189,46 @@ impl Plan {
         }
     }
 
+    /// What the lines of a stretch of one node's log are worth, each line once: where blocks are read here, from the log's blocks and from
+    /// what the log has after them.
+    fn samples(&self, node: &Arc<dyn Node>, request: SamplesRequest) -> Answer<Sampled> {
+        let Some(blocks) = self.blocks.clone() else { return node.samples(request) };
+        let (node, log) = (Arc::clone(node), node.log_id());
+        Box::pin(async move {
+            let mut trimmed = None;
+            for _ in 0..MAX_LOOKS {
+                let boundary = node.state(StateRequest::default()).await?.in_blocks;
+                let of_log = SamplesRequest { part: Part::Log { after: boundary }, ..request.clone() };
+                let mut sampled = match node.samples(of_log).await {
+                    // It has put more into blocks meanwhile.
+                    Err(error @ NodeError::Trimmed { .. }) => {
+                        trimmed = Some(error);
+                        continue;
+                    }
+                    sampled => sampled?,
+                };
+                if request.after < boundary {
+                    let of_blocks = SamplesRequest {
+                        part: Part::Log { after: request.after },
+                        as_of: request.as_of.min(boundary),
+                        ..request.clone()
+                    };
+                    let in_blocks = blocks.up_to(Arc::new([(log, boundary)]), log, std::time::Instant::now());
+                    let more = in_blocks.samples(of_blocks).await?;
+                    sampled.series.extend(more.series);
+                    sampled.late += more.late;
+                    warn(&mut sampled.warnings, more.warnings);
+                    sampled.scanned += more.scanned;
+                    // What the log has let go of was read.
+                    sampled.gap = None;
+                }
+                return Ok(sampled);
+            }
+            let reason = || "it puts lines into blocks faster than they can be read".to_owned();
+            Err(trimmed.unwrap_or_else(|| NodeError::Unavailable { log, reason: reason() }))
+        })
+    }
+
     /// Whether series get a label that names their tenant.
     fn names_tenants(&self) -> bool {
         self.key.tenants.as_slice().len() > 1
@@ -227,6 +272,7 @@ impl Querier {
             key: Key { tenants: tenants.clone(), query, step, delay: delay_for, max_series: limits.max_query_series },
             expr,
             compiled,
+            blocks: self.blocks(),
             listed: self.listed().await?,
             nodes: RwLock::default(),
             limits: self.shared_limits(),

@@ -187,7 +187,7 @@ async fn read(plan: Arc<Plan>, node: Arc<dyn Node>, go_on: GoOn) -> Result<Read,
     };
     let ask = |pair: Pair<'_>, stretch: (u64, u64), settled: Option<u32>| {
         let room = rooms.get(pair.leaf).copied().unwrap_or_default();
-        node.samples(plan.samples_request(pair, stretch, step..u32::MAX, settled, room))
+        plan.samples(&node, plan.samples_request(pair, stretch, step..u32::MAX, settled, room))
     };
     let part = |Pair { leaf, tenant, .. }: Pair<'_>, series| Part { leaf, tenant: tenant.clone(), series };
     let (mut parts, mut lacking) = (Vec::new(), Vec::new());

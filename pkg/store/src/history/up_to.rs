@@ -12,7 +12,7 @@ use futures_util::stream;
 use tailwater_logql::patterns::Pattern;
 use tailwater_model::{Labels, LogId, TenantId, Timestamp};
 use tailwater_wire::node::{
-    Answer, Blocks, Follow, FollowRequest, LabelsRequest, LogState, Node, NodeError, Partial, PatternsRequest,
+    Answer, Blocks, Follow, FollowRequest, LabelsRequest, LogState, Node, NodeError, Part, Partial, PatternsRequest,
     ReadChunk, ReadRequest, Sampled, SamplesRequest, SelectRequest, Selected, SeriesRequest, StateRequest, Stats,
     StreamVolume, VolumeRequest,
 };
@@ -34,6 +34,8 @@ struct UpTo {
 struct OfTenant {
     of: UpTo,
     tenant: TenantId,
+    /// The own log only.
+    alone: bool,
 }
 
 impl Blocks for History {
@@ -62,9 +64,10 @@ impl UpTo {
     fn search<T: Send + 'static>(
         &self,
         tenant: &TenantId,
+        part: Part,
         work: impl FnOnce(&OfTenant, &Cancel) -> Result<T, NodeError> + Send + 'static,
     ) -> Answer<T> {
-        let source = OfTenant { of: self.clone(), tenant: tenant.clone() };
+        let source = OfTenant { of: self.clone(), tenant: tenant.clone(), alone: part != Part::Whole };
         scan::blocking(Arc::clone(&self.history.0.reads), self.own, move |cancel| work(&source, cancel))
     }
 }
@@ -72,7 +75,7 @@ impl UpTo {
 impl OfTenant {
     /// See [`Node::read`].
     fn read(&self, request: &ReadRequest, cancel: &Cancel) -> Result<ReadChunk, NodeError> {
-        let Self { of: UpTo { history, own, since, .. }, tenant } = self;
+        let Self { of: UpTo { history, own, since, .. }, tenant, .. } = self;
         let through = request.through.min(self.of.boundary()).max(request.after);
         let places = self.of.places(request.after, through, false);
         // In this order, as every search.
@@ -101,7 +104,7 @@ impl Source for OfTenant {
     }
 
     fn collect(&self, (after, upto): (u64, u64), times: (i64, i64)) -> Result<Vec<Unit>, NodeError> {
-        let places = self.of.places(after, upto, after == 0);
+        let places = self.of.places(after, upto, after == 0 && !self.alone);
         self.of.history.units_at(&self.tenant, times, &places, Some(self.of.since))
     }
 
@@ -127,43 +130,43 @@ impl Node for UpTo {
 
     fn read(&self, request: ReadRequest) -> Answer<ReadChunk> {
         let tenant = request.tenant.clone();
-        self.search(&tenant, move |source, cancel| source.read(&request, cancel))
+        self.search(&tenant, Part::Whole, move |source, cancel| source.read(&request, cancel))
     }
 
     fn select(&self, request: SelectRequest) -> Answer<Selected> {
         let (tenant, seed) = (request.tenant.clone(), self.history.0.seed);
-        self.search(&tenant, move |source, cancel| scan::select(source, &request, seed, cancel))
+        self.search(&tenant, request.part, move |source, cancel| scan::select(source, &request, seed, cancel))
     }
 
     fn samples(&self, request: SamplesRequest) -> Answer<Sampled> {
         let (tenant, seed) = (request.tenant.clone(), self.history.0.seed);
         let through = request.as_of.min(self.boundary());
         let known = Sampled { through, watermark: Timestamp::MIN, ..Sampled::default() };
-        self.search(&tenant, move |source, cancel| scan::samples(source, &request, known, seed, cancel))
+        self.search(&tenant, request.part, move |source, cancel| scan::samples(source, &request, known, seed, cancel))
     }
 
     fn labels(&self, request: LabelsRequest) -> Answer<Partial<Vec<String>>> {
         let tenant = request.tenant.clone();
-        self.search(&tenant, move |source, cancel| scan::labels(source, &request, cancel))
+        self.search(&tenant, request.part, move |source, cancel| scan::labels(source, &request, cancel))
     }
 
     fn series(&self, request: SeriesRequest) -> Answer<Partial<Vec<Labels>>> {
         let tenant = request.tenant.clone();
-        self.search(&tenant, move |source, cancel| scan::series(source, &request, cancel))
+        self.search(&tenant, request.part, move |source, cancel| scan::series(source, &request, cancel))
     }
 
     fn stats(&self, request: SeriesRequest) -> Answer<Partial<Stats>> {
         let tenant = request.tenant.clone();
-        self.search(&tenant, move |source, cancel| scan::stats(source, &request, cancel))
+        self.search(&tenant, request.part, move |source, cancel| scan::stats(source, &request, cancel))
     }
 
     fn volume(&self, request: VolumeRequest) -> Answer<Partial<Vec<StreamVolume>>> {
         let tenant = request.series.tenant.clone();
-        self.search(&tenant, move |source, cancel| scan::volume(source, &request, cancel))
+        self.search(&tenant, request.series.part, move |source, cancel| scan::volume(source, &request, cancel))
     }
 
     fn patterns(&self, request: PatternsRequest) -> Answer<Partial<Vec<Pattern>>> {
         let tenant = request.series.tenant.clone();
-        self.search(&tenant, move |source, cancel| scan::patterns(source, &request, cancel))
+        self.search(&tenant, request.series.part, move |source, cancel| scan::patterns(source, &request, cancel))
     }
 }
