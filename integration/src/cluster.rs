@@ -105,11 +105,15 @@ pub struct Entry {
 pub struct Board(Arc<Mutex<Vec<Entry>>>);
 
 impl Board {
-    /// The nodes of these names; all if none is named.
+    /// The nodes of these names, in that order; all if none is named.
     #[must_use]
     pub fn of(&self, names: &[String]) -> Vec<Entry> {
-        let named = |entry: &&Entry| names.is_empty() || names.contains(&entry.name);
-        self.0.lock().iter().filter(named).cloned().collect()
+        let entries = self.0.lock();
+        if names.is_empty() {
+            return entries.clone();
+        }
+        let named = |name: &String| entries.iter().find(|entry| entry.name == *name).cloned();
+        names.iter().filter_map(named).collect()
     }
 
     fn put(&self, new: Entry) {

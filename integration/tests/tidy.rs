@@ -23,7 +23,6 @@ const EDGES: [(&str, &[&str]); 10] = [
     ("tailwater-store", &["tailwater-logql", "tailwater-model", "tailwater-wire"]),
     ("tailwater-ingester", &["tailwater-logql", "tailwater-model", "tailwater-store", "tailwater-wire"]),
     ("tailwater-querier", &["tailwater-logql", "tailwater-model", "tailwater-wire"]),
-    ("tailwater-cluster", &["tailwater-logql", "tailwater-model", "tailwater-wire"]),
     (
         "tailwater-server",
         &[

@@ -33,7 +33,12 @@ async fn who_leaves_says_so_and_leaves_nothing_behind() {
             let urls: Vec<_> = cluster.running().map(|(_, server)| server.url()).collect();
             watch.look(|kept| {
                 let told = kept.notices.iter().find(|(_, notice)| notice["type"] == "draining");
-                let (_, notice) = told.unwrap_or_else(|| panic!("{node} left without a word: {:?}", kept.notices));
+                let (_, notice) = told.unwrap_or_else(|| {
+                    panic!(
+                        "{node} left without a word: {:?}; served by {:?}, ended {:?}",
+                        kept.notices, kept.served, kept.ends
+                    )
+                });
                 let named = notice["nodes"].as_array().into_iter().flatten().any(|url| urls.iter().any(|u| url == u));
                 assert!(named, "{notice} names nobody of {urls:?}");
             });

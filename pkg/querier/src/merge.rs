@@ -380,7 +380,7 @@ mod tests {
                 }
                 let round = m.release(Timestamp(now));
                 let check = |mark: &Mark, out: &HashSet<Id>| {
-                    for (source, b) in all.iter().filter(|(source, _)| mark.names(*source)) {
+                    for (source, b) in all.iter().filter(|(source, _)| mark.floor.names(*source)) {
                         for line in &b.lines {
                             let old = line.seq <= floors[source.at()];
                             let given = old || out.contains(&(*source, line.seq, line.index));

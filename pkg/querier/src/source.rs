@@ -139,6 +139,12 @@ impl Positions {
         self.0.get(source.at()).copied().unwrap_or(0)
     }
 
+    /// Whether anything is said of a source, be it that nothing of it has been read.
+    #[cfg(test)]
+    pub(crate) fn names(&self, source: SourceId) -> bool {
+        source.at() < self.0.len()
+    }
+
     /// Moves a source to `seq`. Never moves backwards.
     pub(crate) fn advance(&mut self, source: SourceId, seq: u64) {
         if self.0.len() <= source.at() {
