@@ -397,7 +397,7 @@ fn sorted(lines: &[String]) -> Vec<String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(ProptestConfig::with_cases(12))]
     /// Pushes, pauses and reads in any order; the tail is cut after any frame, and goes on on the same querier, on a fresh one, on one with
     /// other numbers and a feed that has been open for long or lags: every line comes once, and those of a stream in the order in which
     /// the unbroken tail has them.
@@ -423,7 +423,7 @@ proptest! {
                 match what {
                     0..=4 => {
                         for _ in 0..n {
-                            let tenant = if tenants == "t|u" && n % 3 == 0 { "u" } else { "t" };
+                            let tenant = if tenants == "t|u" && n.is_multiple_of(3) { "u" } else { "t" };
                             let text = format!("line {:05}", pushed.len());
                             w.push(usize::from(what % 2), tenant, skew, &text);
                             pushed.insert(text, tenant);
@@ -466,7 +466,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(ProptestConfig::with_cases(12))]
     /// Logs join while tails are open, here earlier and there later, in any order. Whatever frame a tail is cut at, it goes on anywhere
     /// (also where a log that it knows is not known yet) and every line comes once.
     #[test]
@@ -484,7 +484,7 @@ proptest! {
             let mut pushed = BTreeMap::new();
             let mut push = async |node: usize, n: u32, skew: i64| {
                 for _ in 0..n {
-                    let tenant = if tenants == "t|u" && n % 3 == 0 { "u" } else { "t" };
+                    let tenant = if tenants == "t|u" && n.is_multiple_of(3) { "u" } else { "t" };
                     let text = format!("line {:05}", pushed.len());
                     w.push(node, tenant, skew, &text);
                     pushed.insert(text, tenant);

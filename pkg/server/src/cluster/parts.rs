@@ -48,7 +48,7 @@ pub(crate) async fn join(plan: Plan, host: Arc<dyn Host>) -> Result<Joined, Erro
         gossip_listen: plan.gossip_listen,
         gossip_advertise: Some(plan.gossip_advertise),
         seeds: plan.seeds,
-        secret: plan.secret.map(proof).transpose()?,
+        secret: plan.secret.as_ref().map(proof).transpose()?,
         gossip_interval: plan.gossip_interval,
     };
     let membership = Membership::start(config, gossip.clone()).await.map_err(unusable)?;
@@ -111,7 +111,7 @@ pub(crate) async fn join(plan: Plan, host: Arc<dyn Host>) -> Result<Joined, Erro
 }
 
 /// What gossip is proved with.
-fn proof(secret: crate::config::Secret) -> Result<Secret, Error> {
+fn proof(secret: &crate::config::Secret) -> Result<Secret, Error> {
     let short = || Error::Cluster(format!("cluster.secret is too short: {} bytes at least", Secret::MIN));
     Secret::new(secret.reveal().as_bytes()).ok_or_else(short)
 }

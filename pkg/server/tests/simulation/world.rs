@@ -42,7 +42,7 @@ struct SimClock {
 
 impl SimClock {
     /// The clock of a host that starts now.
-    fn new(skew: i64) -> Arc<dyn Clock> {
+    fn started(skew: i64) -> Arc<dyn Clock> {
         let since = turmoil::sim_elapsed().unwrap_or_default();
         Arc::new(Self { began: tokio::time::Instant::now(), from: BEGIN + skew + since.as_nanos() as i64 })
     }
@@ -209,7 +209,7 @@ async fn run_ingester(
         max_bytes: 0,
     };
     let config = IngesterConfig { log_memory_bytes: 1 << 20, wal: Some(wal), ..IngesterConfig::default() };
-    let clock = SimClock::new(at.skew);
+    let clock = SimClock::started(at.skew);
     let ingester = loop {
         // The process before may not have let go of the folder yet.
         match Ingester::open(config.clone(), limits(), Arc::clone(&clock)) {
@@ -284,7 +284,7 @@ async fn push(
         let timestamp = clock.now();
         let entries = lines.iter().map(|line| Outgoing { timestamp, line: line.as_bytes(), metadata: &[] });
         let labels = format!("{{app=\"sim\", from=\"{number}\"}}");
-        let body = encode([(labels.as_str(), entries)].into_iter()).unwrap();
+        let body = encode([(labels.as_str(), entries)]).unwrap();
         let push = read(Kind::V1, Some("application/x-protobuf"), None, &body, &Caps::default()).unwrap();
         match ingester.push(&tenant, push, Some(&body)).await {
             Ok(_) => books.lock().acknowledged[number].extend(numbers),
@@ -295,7 +295,7 @@ async fn push(
 }
 
 async fn run_querier(members: watch::Receiver<Arc<Members>>, books: Arc<Mutex<Books>>) -> turmoil::Result {
-    let clock = SimClock::new(0);
+    let clock = SimClock::started(0);
     let peers = Peers::new(Arc::new(Wire), CLUSTER.to_owned(), RpcMetrics::default());
     let host: Arc<dyn Host> = Arc::new(OwnHost(None));
     let directory = Directory::new(members, QUERIER.to_owned(), host, peers, DirectoryMetrics::default());
