@@ -109,9 +109,9 @@ const KEPT_OUT: [(&str, &[&str]); 10] = [
         ],
     ),
     (
+        // cluster speaks it with chitchat, in whose traits it is.
         "anyhow",
         &[
-            "tailwater-cluster",
             "tailwater-model",
             "tailwater-logql",
             "tailwater-wire",
