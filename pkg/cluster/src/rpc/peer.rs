@@ -66,9 +66,9 @@ impl Peers {
         Arc::clone(peer)
     }
 
-    /// Nobody is at an address any more. What is under way goes on; the connection is closed when that has ended.
-    pub fn forget(&self, grpc: SocketAddr) {
-        self.peers.lock().remove(&grpc);
+    /// Forgets who is at other addresses than these. What is under way goes on; the connection is closed when that has ended.
+    pub fn keep(&self, is_known: impl Fn(SocketAddr) -> bool) {
+        self.peers.lock().retain(|at, _| is_known(*at));
     }
 }
 

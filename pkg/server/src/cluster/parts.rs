@@ -3,15 +3,15 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use serde_json::json;
 use tailwater_cluster::rpc::{self, Connect, Io, Peers, RpcMetrics};
 use tailwater_cluster::{
-    Directory, DirectoryMetrics, Logs, Membership, MembershipConfig, MembershipMetrics, Replicator, ReplicatorMetrics,
-    Secret, generation,
+    Directory, DirectoryMetrics, Logs, Members, Membership, MembershipConfig, MembershipMetrics, Replicator,
+    ReplicatorMetrics, Secret, generation,
 };
 use tailwater_querier::Nodes;
 use tailwater_store::history::History;
@@ -72,6 +72,8 @@ pub(crate) async fn join(plan: Plan, host: Arc<dyn Host>) -> Result<Joined, Erro
         Arc::new(Replicator::start(copied, members, me, courier, plan.replication_factor, copies.clone()))
     });
 
+    tokio::spawn(forget_peers(members.clone(), Arc::downgrade(&peers)));
+
     let nodes: Arc<dyn Nodes> = Arc::new(ClusterNodes { directory: Arc::clone(&directory), history: plan.history });
     let pick = {
         let (directory, peers) = (directory, peers);
@@ -116,8 +118,17 @@ fn proof(secret: &crate::config::Secret) -> Result<Secret, Error> {
     Secret::new(secret.reveal().as_bytes()).ok_or_else(short)
 }
 
+/// Forgets connections to addresses that no member has any more.
+async fn forget_peers(mut members: watch::Receiver<Arc<Members>>, peers: Weak<Peers>) {
+    while members.changed().await.is_ok() {
+        let now = members.borrow_and_update().clone();
+        let Some(peers) = peers.upgrade() else { return };
+        peers.keep(|at| now.members.iter().any(|member| member.grpc == at));
+    }
+}
+
 /// Tells others which logs this process answers for.
-async fn say_logs(membership: std::sync::Weak<Membership>, host: std::sync::Weak<dyn Host>) {
+async fn say_logs(membership: Weak<Membership>, host: Weak<dyn Host>) {
     loop {
         let Some((membership, host)) = membership.upgrade().zip(host.upgrade()) else { return };
         membership.set_logs(host.logs());
@@ -145,7 +156,7 @@ impl Nodes for ClusterNodes {
 impl Connect for Dial {
     fn connect(&self, to: SocketAddr) -> Pin<Box<dyn Future<Output = io::Result<Io>> + Send>> {
         let dial = self.clone();
-        Box::pin(async move { dial.connect(to).await.map(|called| Box::new(called) as Io) })
+        Box::pin(async move { dial.connect(to).await })
     }
 }
 
