@@ -21,10 +21,10 @@ use tailwater_wire::node::MatchedLine;
 use super::Garbled;
 
 /// Most entries of a dictionary.
-const MAX_ENTRIES: usize = if cfg!(test) { 16 } else { 8192 };
+pub(super) const MAX_ENTRIES: usize = if cfg!(test) { 16 } else { 8192 };
 
 /// Most memory of the label sets of a dictionary, in bytes, apart from the last that was added.
-const MAX_DICTIONARY_BYTES: usize = if cfg!(test) { 2048 } else { 1 << 20 };
+pub(super) const MAX_DICTIONARY_BYTES: usize = if cfg!(test) { 2048 } else { 1 << 20 };
 
 /// Fewest bytes that a line takes.
 const LINE_BYTES: usize = 7;
@@ -158,7 +158,7 @@ impl LineWriter {
 }
 
 /// What an entry adds to [`MAX_DICTIONARY_BYTES`].
-fn cost(set: &LabelSet) -> usize {
+pub(super) fn cost(set: &LabelSet) -> usize {
     size_of::<LabelSet>() + set.heap_bytes()
 }
 
