@@ -1,10 +1,12 @@
 //! Generates what nodes say to each other of `proto/`, with protox instead of protoc: a Rust toolchain is all it takes.
 
+use std::env;
 use std::error::Error;
-use std::path::Path;
+use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    // Asked for when it runs: a build script may have been compiled for the same sources at another place.
+    let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
     println!("cargo::rerun-if-changed={}", root.display());
     let files = ["tailwater/v1/node.proto", "tailwater/v1/host.proto"];
     let descriptors = protox::compile(files.map(|file| root.join(file)), [&root])?;

@@ -123,7 +123,7 @@ impl Following {
             return true;
         }
         let copies = places.list.iter().filter(|place| !place.owner && !self.failed.contains(&place.name));
-        for (head, place) in self.known.heads(copies).await {
+        for (head, place) in self.known.heads(copies, false).await.list {
             if head < self.request.after {
                 self.reason =
                     format!("the copy on {} ends at {head}, before {}", place.name, self.request.after).into();
@@ -207,7 +207,7 @@ impl Following {
         let current = self.stream.as_ref().map(|stream| stream.place.name.clone());
         Box::pin(async move {
             let places = known.places();
-            let heads = known.heads(places.list.iter()).await;
+            let heads = known.heads(places.list.iter(), false).await.list;
             if let Some(owner) = heads.iter().find(|(head, place)| place.owner && *head >= position) {
                 owner.1.answered();
                 return Some(owner.clone());

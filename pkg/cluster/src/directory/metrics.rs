@@ -10,6 +10,7 @@ pub struct DirectoryMetrics {
     pub(super) logs: Gauge,
     pub(super) unreachable: Gauge,
     pub(super) failovers: Counter,
+    pub(super) uncertain: Counter,
     pub(super) unavailable: Counter,
     pub(super) follows: Gauge,
     pub(super) follows_away: Gauge,
@@ -24,6 +25,11 @@ impl DirectoryMetrics {
         r.register("logs", "Arrival logs that are known", self.logs.clone());
         r.register("logs_unreachable", "Of these, logs that no living node answers for", self.unreachable.clone());
         r.register("calls_failed_over", "Calls that a copy answered instead of its owner", self.failovers.clone());
+        r.register(
+            "calls_uncertain",
+            "Of these, answers that may lack lines: another node that has a copy did not say how far it is",
+            self.uncertain.clone(),
+        );
         r.register("calls_unavailable", "Calls that nobody answered", self.unavailable.clone());
         r.register("follows", "Follows of logs", self.follows.clone());
         r.register("follows_away", "Of these, follows that have no stream now", self.follows_away.clone());

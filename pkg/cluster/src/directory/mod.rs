@@ -8,6 +8,7 @@
 mod book;
 mod carrier;
 mod follow;
+mod lacking;
 mod metrics;
 mod node;
 mod pick;
@@ -53,18 +54,27 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Of the logs of these members, as the node `me` sees them. Needs a runtime.
+    /// Of the logs of these members, as the node `me` sees them. `certain`: an answer that may lack something is none. Needs a runtime.
     #[must_use]
     pub fn new(
         members: watch::Receiver<Arc<Members>>,
         me: String,
+        certain: bool,
         own: Arc<dyn Host>,
         carrier: Arc<dyn Carrier>,
         metrics: DirectoryMetrics,
     ) -> Arc<Self> {
         let (shown, logs) = watch::channel(Logs::default());
-        let mut table =
-            Table { me: me.clone(), own, carrier, metrics, book: Book::default(), logs: BTreeMap::new(), shown };
+        let mut table = Table {
+            me: me.clone(),
+            certain,
+            own,
+            carrier,
+            metrics,
+            book: Book::default(),
+            logs: BTreeMap::new(),
+            shown,
+        };
         table.update(&members.borrow().clone());
         let task = tokio::spawn(table.run(members.clone()));
         Arc::new(Self { logs, members, me, loads: Loads::default(), task })
@@ -103,6 +113,7 @@ type Reached = ((SocketAddr, u64), Arc<Way>, Arc<Learnt>);
 /// What the task of a [`Directory`] works with.
 struct Table {
     me: String,
+    certain: bool,
     own: Arc<dyn Host>,
     carrier: Arc<dyn Carrier>,
     metrics: DirectoryMetrics,
@@ -137,7 +148,7 @@ impl Table {
             let mut entry = entries.remove(&log).unwrap_or_else(|| {
                 changed = true;
                 let (places, metrics) = (watch::Sender::new(Arc::default()), self.metrics.clone());
-                let known = Arc::new(Known { log, places, metrics });
+                let known = Arc::new(Known { log, certain: self.certain, places, metrics });
                 Entry { node: Arc::new(LogNode(Arc::clone(&known))), known, ways: BTreeMap::new() }
             });
             entry.ways.retain(|name, _| seen.iter().any(|seen| seen.member.name == *name));

@@ -3,6 +3,9 @@
 //! Invariants:
 //! * The owner is asked if it can be reached. Otherwise the copy that is furthest is.
 //! * A copy answers only for what it has: who asks up to a position is not answered by a copy that ends before it.
+//! * Of several copies any may be the one that has everything that was acknowledged: the owner changes its followers, and one that it left
+//!   keeps what it had. So an answer of a copy is whole if all others that have one said how far they are; otherwise it says that it
+//!   may lack something.
 
 use std::sync::Arc;
 
@@ -16,7 +19,8 @@ use tailwater_wire::node::{
 };
 
 use super::follow::Following;
-use super::places::{Known, Place};
+use super::lacking::Lacking;
+use super::places::{Heads, Known, Place};
 
 /// See the module.
 pub(super) struct LogNode(pub(super) Arc<Known>);
@@ -26,7 +30,7 @@ impl LogNode {
     fn ask<R, T>(&self, request: R, needs: u64, call: fn(&dyn Node, R) -> Answer<T>) -> Answer<T>
     where
         R: Clone + Send + Sync + 'static,
-        T: Send + 'static,
+        T: Lacking + Send + 'static,
     {
         let known = Arc::clone(&self.0);
         Box::pin(async move { ask(&known, request, needs, call).await })
@@ -36,7 +40,7 @@ impl LogNode {
 async fn ask<R, T>(known: &Known, request: R, needs: u64, call: fn(&dyn Node, R) -> Answer<T>) -> Result<T, NodeError>
 where
     R: Clone + Send + Sync + 'static,
-    T: Send + 'static,
+    T: Lacking + Send + 'static,
 {
     let places = known.places();
     let mut reasons = Vec::new();
@@ -49,15 +53,27 @@ where
             Err(reason) => reasons.push(reason),
         }
     }
-    for (head, place) in known.heads(places.list.iter().filter(|place| !place.owner)).await {
+    // As of a position that a copy has it lacks nothing.
+    let tells = T::TELLS && needs == 0;
+    let Heads { list, silent } = known.heads(places.list.iter().filter(|place| !place.owner), tells).await;
+    for (head, place) in list {
         if head < needs {
             reasons.push(format!("the copy on {} ends at {head}, before {needs}", place.name));
+            break;
+        }
+        if tells && known.certain && !silent.is_empty() {
+            reasons.push(format!(
+                "the copy on {} may lack what {} had, which did not answer",
+                place.name,
+                silent.join(", ")
+            ));
             break;
         }
         match at(known, &place, request.clone(), call, false).await {
             Ok(answer) => {
                 known.metrics.failovers.inc();
-                return answer;
+                let lacks = tells && !silent.is_empty();
+                return answer.map(|answer| if lacks { uncertain(known, answer, &place, &silent) } else { answer });
             }
             Err(reason) => reasons.push(reason),
         }
@@ -74,6 +90,17 @@ where
         reasons.push("no node that has it is known".to_owned());
     }
     Err(NodeError::Unavailable { log: known.log, reason: reasons.join("; ") })
+}
+
+/// The answer of a copy, while others that have one did not say how far they are.
+fn uncertain<T: Lacking>(known: &Known, mut answer: T, place: &Place, silent: &[String]) -> T {
+    known.metrics.uncertain.inc();
+    let (log, name, silent) = (known.log, &place.name, silent.join(", "));
+    answer.lacks(format!(
+        "the answer may be partial: of the log {log} only the copy on {name} could be asked; it may lack the newest lines, since {silent} \
+         did not answer"
+    ));
+    answer
 }
 
 /// The answer of one node, or why it has none. `impatient`: do not wait for a node that gossip takes for dead.

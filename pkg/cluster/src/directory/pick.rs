@@ -30,7 +30,9 @@ impl Loads {
     /// One of those that take pushes, but neither `me` nor any of `tried`.
     pub(super) fn pick(&self, members: &Members, me: &str, tried: &[String]) -> Option<Pick> {
         let takers = members.members.iter().filter(|m| m.takes_pushes() && m.name != me && !tried.contains(&m.name));
-        let two = fastrand::choose_multiple(takers, 2);
+        let mut two = fastrand::choose_multiple(takers, 2);
+        // Which of them is drawn first is not by chance.
+        fastrand::shuffle(&mut two);
         let mut loads = self.0.lock();
         loads.retain(|name, load| load.load(Ordering::Relaxed) > 0 || members.get(name).is_some());
         let mut load = |name: &str| Arc::clone(loads.entry(name.to_owned()).or_default());

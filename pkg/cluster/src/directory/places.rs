@@ -16,6 +16,9 @@ use super::metrics::DirectoryMetrics;
 /// How long a node may take to say how far its copy is.
 pub(super) const HEAD_TIMEOUT: Duration = Duration::from_millis(300);
 
+/// The same of a node that gossip takes for alive, for answers that must not lack what it has.
+const LONG_HEAD_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// For how long a node that could not be reached is asked last.
 const SUSPECT_FOR: Duration = Duration::from_secs(1);
 
@@ -78,9 +81,20 @@ impl Places {
     }
 }
 
+/// How far several nodes are with a log.
+#[derive(Default)]
+pub(super) struct Heads {
+    /// The furthest first.
+    pub(super) list: Vec<(u64, Arc<Place>)>,
+    /// Those that did not say so in time: any of them may be further than all others.
+    pub(super) silent: Vec<String>,
+}
+
 /// What is known of a log by everybody who asks it or follows it.
 pub(super) struct Known {
     pub(super) log: LogId,
+    /// Whether an answer that may lack something is none (`querier.allow_partial: false`).
+    pub(super) certain: bool,
     pub(super) places: watch::Sender<Arc<Places>>,
     pub(super) metrics: DirectoryMetrics,
 }
@@ -90,26 +104,34 @@ impl Known {
         Arc::clone(&self.places.borrow())
     }
 
-    /// How far these are, the furthest first. Who does not say so in time is left out.
-    pub(super) async fn heads(&self, places: impl Iterator<Item = &Arc<Place>>) -> Vec<(u64, Arc<Place>)> {
+    /// How far these are. `certain`: those that gossip takes for alive are waited for longer, so that an answer lacks nothing.
+    pub(super) async fn heads(&self, places: impl Iterator<Item = &Arc<Place>>, certain: bool) -> Heads {
         let asked: FuturesUnordered<_> = places
-            .filter_map(|place| {
-                let asked = self.log_at(place)?.state(StateRequest::default());
+            .map(|place| {
+                let node = place.node(self.log);
+                let patience = if certain && place.usable { LONG_HEAD_TIMEOUT } else { HEAD_TIMEOUT };
                 let place = Arc::clone(place);
-                Some(async move {
-                    match timeout(HEAD_TIMEOUT, asked).await {
-                        Ok(Ok(state)) => Some((state.head, place)),
-                        _ => None,
+                async move {
+                    let state = match node {
+                        Some(node) => timeout(patience, node.state(StateRequest::default())).await.ok(),
+                        None => None,
+                    };
+                    match state {
+                        Some(Ok(state)) => (Some(state.head), place),
+                        _ => (None, place),
                     }
-                })
+                }
             })
             .collect();
-        let mut heads: Vec<_> = asked.filter_map(std::future::ready).collect().await;
-        heads.sort_by(|(a, at_a), (b, at_b)| b.cmp(a).then_with(|| at_a.name.cmp(&at_b.name)));
+        let mut heads = Heads::default();
+        for (head, place) in asked.collect::<Vec<_>>().await {
+            match head {
+                Some(head) => heads.list.push((head, place)),
+                None => heads.silent.push(place.name.clone()),
+            }
+        }
+        heads.list.sort_by(|(a, at_a), (b, at_b)| b.cmp(a).then_with(|| at_a.name.cmp(&at_b.name)));
+        heads.silent.sort();
         heads
-    }
-
-    fn log_at(&self, place: &Place) -> Option<Arc<dyn Node>> {
-        place.node(self.log)
     }
 }

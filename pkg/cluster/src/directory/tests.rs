@@ -178,6 +178,11 @@ impl Host for Own {
 
 impl World {
     fn new(names: &[&str]) -> (Self, Arc<Directory>) {
+        Self::new_as(names, false)
+    }
+
+    /// `certain`: answers that may lack something are none.
+    fn new_as(names: &[&str], certain: bool) -> (Self, Arc<Directory>) {
         let place = |name: &str| {
             let (head, up) = (watch::Sender::new(0), watch::Sender::new(true));
             (name.to_owned(), Arc::new(Place { name: name.to_owned(), head, up }))
@@ -198,8 +203,14 @@ impl World {
             .collect();
         let (sender, receiver) = watch::channel(members(&known));
         let carrier = Arc::new(Carried(places.clone()));
-        let directory =
-            Directory::new(receiver, "me".to_owned(), Arc::new(Own(None)), carrier, DirectoryMetrics::default());
+        let directory = Directory::new(
+            receiver,
+            "me".to_owned(),
+            certain,
+            Arc::new(Own(None)),
+            carrier,
+            DirectoryMetrics::default(),
+        );
         (Self { places, members: sender, known }, directory)
     }
 
@@ -370,7 +381,7 @@ async fn new_logs_appear_and_own_ones_are_asked_here() {
     let me = member("me", Role::All, None, &[]);
     let own = Arc::new(Own(Some(place)));
     let carrier = Arc::new(Carried(BTreeMap::new()));
-    let directory = Directory::new(receiver, "me".to_owned(), own, carrier, DirectoryMetrics::default());
+    let directory = Directory::new(receiver, "me".to_owned(), false, own, carrier, DirectoryMetrics::default());
     assert!(directory.nodes().borrow().is_empty());
     sender.send_replace(members(std::slice::from_ref(&me)));
     let mut nodes = directory.nodes();
@@ -382,6 +393,43 @@ async fn new_logs_appear_and_own_ones_are_asked_here() {
     drop(directory);
     let end = timeout(Duration::from_secs(5), async { while tail.next().await.is_some() {} });
     end.await.expect("it ends");
+}
+
+/// A copy that its owner has left is behind. While the one that is not cannot be asked, nobody takes its answer for all there is.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_may_lack_lines_says_so_or_is_none() {
+    for certain in [false, true] {
+        let (mut world, directory) = World::new_as(&["owner", "a", "b"], certain);
+        let node = node(&directory);
+        world.push(&["owner", "a", "b"], 3);
+        world.push(&["owner", "b"], 9);
+        world.up("owner", false);
+        world.change("owner", |member| member.alive = false);
+        let ask = async || node.labels(labels()).await;
+        assert_eq!(ask().await.unwrap(), Partial::whole(vec!["b".to_owned()]));
+        for dead in [false, true] {
+            world.up("b", false);
+            world.change("b", |member| member.alive = !dead);
+            match ask().await {
+                Ok(Partial { value, warnings }) => {
+                    assert_eq!((certain, value), (false, vec!["a".to_owned()]));
+                    let says = |what| warnings.len() == 1 && warnings[0].contains(what);
+                    assert!(says("may be partial") && says("b did not answer"), "{warnings:?}");
+                }
+                Err(error) => assert!(certain && matches!(error, NodeError::Unavailable { .. }), "{error}"),
+            }
+            // Where the log is at least can be said.
+            assert_eq!(node.state(StateRequest::default()).await.unwrap().head, 3);
+            world.up("b", true);
+            world.change("b", |member| member.alive = true);
+            assert_eq!(ask().await.unwrap(), Partial::whole(vec!["b".to_owned()]));
+        }
+        // Who says that it has it no more is not waited for.
+        world.up("b", false);
+        world.change("b", |member| member.logs.clear());
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(ask().await.unwrap(), Partial::whole(vec!["a".to_owned()]));
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -433,7 +481,8 @@ async fn a_node_that_is_silent_is_left_for_a_copy() {
     world.push(&["owner", "copy"], 2);
     let carrier = Arc::new(Hanging(Carried(world.places.clone())));
     let members = world.members.subscribe();
-    let directory = Directory::new(members, "me".to_owned(), Arc::new(Own(None)), carrier, DirectoryMetrics::default());
+    let directory =
+        Directory::new(members, "me".to_owned(), false, Arc::new(Own(None)), carrier, DirectoryMetrics::default());
     let node = node(&directory);
     let mut tail = follow(&node, 0);
     assert_eq!(lines(&mut tail, 2).await, (vec![1, 2], 0));
@@ -463,7 +512,7 @@ async fn pushes_go_to_the_less_busy_of_two() {
     let (_sender, receiver) = watch::channel(members(&all));
     let carrier = Arc::new(Carried(BTreeMap::new()));
     let directory =
-        Directory::new(receiver, "me".to_owned(), Arc::new(Own(None)), carrier, DirectoryMetrics::default());
+        Directory::new(receiver, "me".to_owned(), false, Arc::new(Own(None)), carrier, DirectoryMetrics::default());
     let mut held: Vec<Pick> = Vec::new();
     for round in 0..10 {
         held.push(directory.pick(&[]).unwrap());
@@ -471,6 +520,13 @@ async fn pushes_go_to_the_less_busy_of_two() {
         let of_a = held.iter().filter(|pick| pick.member.name == "a").count();
         assert_eq!((of_a, held.len()), (round + 1, 2 * (round + 1)), "both alike");
     }
+    held.clear();
+    let firsts: Vec<_> = (0..200).map(|_| directory.pick(&[]).unwrap().member.name.clone()).collect();
+    for name in ["a", "b"] {
+        let count = firsts.iter().filter(|first| *first == name).count();
+        assert!(count > 50, "{name} was picked {count} times of 200");
+    }
+    held.extend((0..10).map(|_| directory.pick(&[]).unwrap()));
     held.retain(|pick| pick.member.name == "a");
     assert_eq!(directory.pick(&[]).unwrap().member.name, "b");
     assert_eq!(directory.pick(&["b".to_owned()]).unwrap().member.name, "a");

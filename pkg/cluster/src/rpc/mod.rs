@@ -12,6 +12,7 @@
 
 mod answers;
 mod copy;
+mod counted;
 mod errors;
 mod far;
 mod lines;
@@ -34,7 +35,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use copy::CopyStream;
-pub use metrics::RpcMetrics;
+pub use metrics::{RpcMetrics, ServeMetrics};
 pub use peer::{HostInfo, Peer, Peers};
 pub use serve::serve;
 

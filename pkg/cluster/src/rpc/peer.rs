@@ -17,19 +17,19 @@ use prometheus_client::metrics::counter::Counter;
 use tailwater_model::LogId;
 use tailwater_wire::host::{CopyBegin, ForwardedPush, PushAnswer};
 use tailwater_wire::node::{Answer, Node, NodeError};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
 use tonic::body::Body;
 use tower_service::Service;
 
 use super::copy::CopyStream;
+use super::counted::Counted;
 use super::far::Far;
 use super::proto::host_client::HostClient;
 use super::proto::node_client::NodeClient;
 use super::requests::log_of;
 use super::{
-    CLUSTER, CONNECT_TIMEOUT, CONNECTION_WINDOW, Connect, FRAME_BYTES, Io, KEEPALIVE, MAX_DROPPED_STREAMS, MAX_FOLLOWS,
+    CLUSTER, CONNECT_TIMEOUT, CONNECTION_WINDOW, Connect, FRAME_BYTES, KEEPALIVE, MAX_DROPPED_STREAMS, MAX_FOLLOWS,
     MAX_MESSAGE_BYTES, MAX_PUSH_BYTES, RETRY_AFTER, RpcMetrics, SEND_BUFFER_BYTES, STREAM_WINDOW, cluster_header,
     errors, proto,
 };
@@ -237,10 +237,11 @@ impl Peer {
         self.metrics.connections.inc();
         let (ended, attempt) = watch::channel(None);
         *link = Link::Connecting(attempt.clone());
-        let (connect, address, received) = (Arc::clone(&self.connect), self.address, self.metrics.received.clone());
+        let (connect, address) = (Arc::clone(&self.connect), self.address);
+        let (received, sent) = (self.metrics.received.clone(), self.metrics.sent.clone());
         let noted = Arc::downgrade(&self.link);
         tokio::spawn(async move {
-            let made = match timeout(CONNECT_TIMEOUT, open(&*connect, address, received)).await {
+            let made = match timeout(CONNECT_TIMEOUT, open(&*connect, address, received, sent)).await {
                 Ok(made) => made.map_err(Arc::from),
                 Err(_) => Err(format!("no connection within {CONNECT_TIMEOUT:?}").into()),
             };
@@ -260,7 +261,12 @@ impl Peer {
 /// What errors about no log name as one.
 const NO_LOG: LogId = LogId::from_u128(0);
 
-async fn open(connect: &dyn Connect, to: SocketAddr, received: Counter) -> Result<SendRequest<Body>, String> {
+async fn open(
+    connect: &dyn Connect,
+    to: SocketAddr,
+    received: Counter,
+    sent: Counter,
+) -> Result<SendRequest<Body>, String> {
     let io = connect.connect(to).await.map_err(|error| error.to_string())?;
     let mut builder = Builder::new(TokioExecutor::new());
     builder
@@ -275,7 +281,7 @@ async fn open(connect: &dyn Connect, to: SocketAddr, received: Counter) -> Resul
         .keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE)
         .keep_alive_while_idle(true);
-    let io = TokioIo::new(Counted { io, received });
+    let io = TokioIo::new(Counted { io, received, sent });
     let (sender, connection) = builder.handshake(io).await.map_err(|error| error.to_string())?;
     // It ends when the peer is gone, or nobody has anything to do with it any more.
     tokio::spawn(async move {
@@ -305,46 +311,5 @@ impl Service<http::Request<Body>> for Line {
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         request.headers_mut().insert(CLUSTER, self.cluster.clone());
         Box::pin(self.sender.send_request(request))
-    }
-}
-
-/// A connection that counts what it receives.
-struct Counted {
-    io: Io,
-    received: Counter,
-}
-
-impl AsyncRead for Counted {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
-        self.received.inc_by((buf.filled().len() - before) as u64);
-        polled
-    }
-}
-
-impl AsyncWrite for Counted {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
     }
 }

@@ -20,6 +20,8 @@ use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Status};
 
+use super::counted::{Counted, CountedConnection, CountedRoutes};
+use super::metrics::ServeMetrics;
 use super::proto::host_server::HostServer;
 use super::proto::node_server::NodeServer;
 use super::queries::Queries;
@@ -46,11 +48,12 @@ pub async fn serve(
     incoming: impl Stream<Item = io::Result<Io>> + Send,
     host: Arc<dyn Host>,
     cluster_id: String,
+    metrics: ServeMetrics,
     shutdown: impl Future<Output = ()> + Send,
 ) {
     let (close, closing) = watch::channel(false);
     let services = Services { host, queries: Arc::new(Queries::default()), closing: closing.clone() };
-    let routes = routes(services, &cluster_id);
+    let routes = CountedRoutes { routes: routes(services, &cluster_id), metrics: metrics.clone() };
     let mut connections = JoinSet::new();
     let (mut incoming, mut shutdown) = (pin!(incoming.fuse()), pin!(shutdown));
     let mut accepts = true;
@@ -60,6 +63,7 @@ pub async fn serve(
             Some(_) = connections.join_next() => {}
             next = incoming.next(), if accepts => match next {
                 Some(Ok(_)) if connections.len() >= MAX_CONNECTIONS => {
+                    metrics.closed.inc();
                     tracing::warn!("a connection of another node was closed: there are {MAX_CONNECTIONS}");
                 }
                 Some(Ok(io)) => {
@@ -95,7 +99,10 @@ fn routes(services: Services, cluster_id: &str) -> Routes {
     Routes::new(node).add_service(InterceptedService::new(host, check)).prepare()
 }
 
-async fn connection(io: Io, routes: Routes, mut closing: watch::Receiver<bool>) {
+async fn connection(io: Io, routes: CountedRoutes, mut closing: watch::Receiver<bool>) {
+    let metrics = routes.metrics.clone();
+    let io = Counted { io, received: metrics.received.clone(), sent: metrics.sent.clone() };
+    let _open = CountedConnection::new(metrics);
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())

@@ -185,11 +185,10 @@ impl Copies {
         Some(node)
     }
 
-    /// The logs of which there are copies that answer.
+    /// The logs of which there are copies, those included that do not answer yet: what they have must not be thought to be nowhere.
     #[must_use]
     pub fn logs(&self) -> Vec<LogId> {
-        let ready = self.0.copies().into_iter().filter(|copy| copy.is_ready());
-        ready.map(|copy| copy.ingester.log.id()).collect()
+        self.0.slots.lock().keys().copied().collect()
     }
 
     /// What copies there are.

@@ -44,7 +44,8 @@ impl Keeper {
 
     /// The process ends, in good order or not, and another one begins.
     async fn reopen(&mut self, clean: bool) {
-        let logs = self.copies().logs();
+        let ready = |copies: &Copies| copies.state().iter().filter(|copy| copy.is_ready).count();
+        let before = ready(self.copies());
         let copies = self.copies.take().unwrap();
         if clean {
             copies.close();
@@ -53,7 +54,7 @@ impl Keeper {
         drop(copies);
         self.open();
         for _ in 0..10_000 {
-            if self.copies().logs() == logs {
+            if ready(self.copies()) == before {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(1)).await;

@@ -73,6 +73,8 @@ pub(crate) struct Plan {
     pub(crate) gossip_interval: Duration,
     /// Copies of a log in all.
     pub(crate) replication_factor: usize,
+    /// Whether answers may lack something, if they say so.
+    pub(crate) allow_partial: bool,
     /// The own ingester, if it keeps a log.
     pub(crate) ingester: Option<Arc<Ingester>>,
     /// The blocks that there are.
@@ -167,6 +169,7 @@ impl Plan {
             secret: addresses::secret(config)?,
             gossip_interval: config.cluster.gossip_interval,
             replication_factor: config.common.replication_factor,
+            allow_partial: config.querier.allow_partial,
             ingester,
             history,
             incoming: Incoming::new(listener, tls),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use serde_json::json;
-use tailwater_cluster::rpc::{self, Connect, Io, Peers, RpcMetrics};
+use tailwater_cluster::rpc::{self, Connect, Io, Peers, RpcMetrics, ServeMetrics};
 use tailwater_cluster::{
     Directory, DirectoryMetrics, Logs, Members, Membership, MembershipConfig, MembershipMetrics, Replicator,
     ReplicatorMetrics, Secret, generation,
@@ -33,7 +33,7 @@ const LOOK: Duration = Duration::from_millis(500);
 pub(crate) async fn join(plan: Plan, host: Arc<dyn Host>) -> Result<Joined, Error> {
     let unusable = |error: tailwater_cluster::Error| Error::Cluster(error.to_string());
     let me = plan.member(generation());
-    let calls = RpcMetrics::default();
+    let (calls, served) = (RpcMetrics::default(), ServeMetrics::default());
     let (gossip, logs, copies) =
         (MembershipMetrics::default(), DirectoryMetrics::default(), ReplicatorMetrics::default());
     let config = MembershipConfig {
@@ -61,11 +61,12 @@ pub(crate) async fn join(plan: Plan, host: Arc<dyn Host>) -> Result<Joined, Erro
         // Whoever would say it being gone says the same.
         let _ = closed.wait_for(|closed| *closed).await;
     };
-    tokio::spawn(rpc::serve(incoming, Arc::clone(&host), plan.cluster_id.clone(), shutdown));
+    tokio::spawn(rpc::serve(incoming, Arc::clone(&host), plan.cluster_id.clone(), served.clone(), shutdown));
 
     let peers = Peers::new(Arc::new(plan.dial), plan.cluster_id, calls.clone());
     let members = membership.members();
-    let directory = Directory::new(members.clone(), me.name.clone(), host, Arc::clone(&peers) as _, logs.clone());
+    let (carrier, certain) = (Arc::clone(&peers) as _, !plan.allow_partial);
+    let directory = Directory::new(members.clone(), me.name.clone(), certain, host, carrier, logs.clone());
     let replicator = plan.ingester.filter(|_| plan.replication_factor > 1).map(|ingester| {
         let (copied, courier) = (ingester as Arc<dyn Copied>, Arc::clone(&peers) as _);
         let (members, me) = (members.clone(), membership.me());
@@ -108,6 +109,7 @@ pub(crate) async fn join(plan: Plan, host: Arc<dyn Host>) -> Result<Joined, Erro
             logs.register(registry);
             copies.register(registry);
             calls.register(registry);
+            served.register(registry);
         }),
     })
 }

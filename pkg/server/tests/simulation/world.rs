@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tailwater_cluster::rpc::{self, Connect, Io, Peers, RpcMetrics};
+use tailwater_cluster::rpc::{self, Connect, Io, Peers, RpcMetrics, ServeMetrics};
 use tailwater_cluster::{Directory, DirectoryMetrics, Logs, Member, Members, Role, State};
 use tailwater_ingester::{Config as IngesterConfig, Ingester};
 use tailwater_logql::LogQuery;
@@ -232,7 +232,7 @@ async fn run_ingester(
         Some((next, incoming))
     });
     let host: Arc<dyn Host> = Arc::new(OwnHost(Some(Arc::clone(&ingester))));
-    tokio::spawn(rpc::serve(incoming, host, CLUSTER.to_owned(), std::future::pending()));
+    tokio::spawn(rpc::serve(incoming, host, CLUSTER.to_owned(), ServeMetrics::default(), std::future::pending()));
     join(&members, &at, ingester.log_id());
     push(&ingester, at.number, &books, &pushing, &clock).await;
     std::future::pending().await
@@ -298,7 +298,7 @@ async fn run_querier(members: watch::Receiver<Arc<Members>>, books: Arc<Mutex<Bo
     let clock = SimClock::started(0);
     let peers = Peers::new(Arc::new(Wire), CLUSTER.to_owned(), RpcMetrics::default());
     let host: Arc<dyn Host> = Arc::new(OwnHost(None));
-    let directory = Directory::new(members, QUERIER.to_owned(), host, peers, DirectoryMetrics::default());
+    let directory = Directory::new(members, QUERIER.to_owned(), false, host, peers, DirectoryMetrics::default());
     // What was there before the tail is history, and history is what can be had when it is asked for.
     directory.nodes().wait_for(|nodes| nodes.len() == INGESTERS.len()).await?;
     let querier = Querier::new(Config::default(), Arc::new(Listed(directory)), limits(), Arc::clone(&clock));

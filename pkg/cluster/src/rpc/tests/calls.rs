@@ -183,7 +183,13 @@ async fn a_connection_is_made_anew_when_it_broke() {
             } } => panic!("{answer:?} without a connection"),
         };
         let incoming = futures_util::stream::iter([Ok(Box::new(io) as Io)]).chain(futures_util::stream::pending());
-        let served = tokio::spawn(serve(incoming, Arc::clone(&host) as _, "c".into(), std::future::pending()));
+        let served = tokio::spawn(serve(
+            incoming,
+            Arc::clone(&host) as _,
+            "c".into(),
+            ServeMetrics::default(),
+            std::future::pending(),
+        ));
         soon(async {
             while far.state(StateRequest::default()).await.is_err() {
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -268,4 +274,23 @@ async fn pushes_are_handed_over() {
     assert!(error.to_string().contains("too large"), "{error}");
     let info = soon(world.peer.info()).await.unwrap();
     assert_eq!(info, HostInfo { name: "a".into(), logs: vec![LOG, LogId::from_u128(8)] });
+}
+
+#[tokio::test]
+async fn calls_are_counted_where_they_are_answered() {
+    use super::super::metrics::Method;
+    let world = world();
+    let of = |method| Method { method };
+    for _ in 0..3 {
+        soon(world.far().state(StateRequest::default())).await.unwrap();
+    }
+    let unknown = soon(world.peer.node(LogId::from_u128(8), "a").state(StateRequest::default())).await;
+    assert!(matches!(unknown, Err(NodeError::Unavailable { .. })), "{unknown:?}");
+    let ServeMetrics { calls, refused, connections, sent, received, .. } = &world.answered;
+    assert_eq!(calls.get_or_create(&of("State")).get(), 4);
+    assert_eq!(refused.get_or_create(&of("State")).get(), 1);
+    assert_eq!(calls.get_or_create(&of("unknown")).get(), 0);
+    assert_eq!(connections.get(), 1);
+    assert!(sent.get() > 0 && received.get() > 0);
+    assert!(world.metrics.sent.get() > 0);
 }

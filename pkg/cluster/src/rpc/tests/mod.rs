@@ -289,6 +289,7 @@ pub(super) struct World {
     pub(super) copied: Arc<TestCopy>,
     pub(super) peer: Arc<Peer>,
     pub(super) metrics: RpcMetrics,
+    pub(super) answered: ServeMetrics,
     pub(super) served: tokio::task::JoinHandle<()>,
     pub(super) stop: Option<tokio::sync::oneshot::Sender<()>>,
 }
@@ -305,14 +306,16 @@ pub(super) fn world_of(theirs: &str, ours: &str) -> World {
     let host = host();
     let (to, incoming) = mpsc::channel(4);
     let (stop, stopped) = tokio::sync::oneshot::channel();
-    let served = serve(ReceiverStream::new(incoming), Arc::clone(&host) as _, theirs.into(), async move {
-        let _ = stopped.await;
-    });
+    let answered = ServeMetrics::default();
+    let served =
+        serve(ReceiverStream::new(incoming), Arc::clone(&host) as _, theirs.into(), answered.clone(), async move {
+            let _ = stopped.await;
+        });
     let metrics = RpcMetrics::default();
     let peers = Peers::new(Arc::new(Wire(to)), ours.into(), metrics.clone());
     let peer = peers.peer(address());
     let (node, copied) = (Arc::clone(&host.node), Arc::clone(&host.copied));
-    World { node, copied, peer, metrics, served: tokio::spawn(served), stop: Some(stop) }
+    World { node, copied, peer, metrics, answered, served: tokio::spawn(served), stop: Some(stop) }
 }
 
 pub(super) fn world() -> World {

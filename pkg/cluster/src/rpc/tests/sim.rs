@@ -30,7 +30,7 @@ fn a_follow_crosses_a_network_that_is_cut() {
                 let accepted = listener.accept().await.map(|(io, _)| Box::new(io) as Io);
                 Some((accepted, listener))
             });
-            serve(incoming, served, "c".into(), std::future::pending()).await;
+            serve(incoming, served, "c".into(), ServeMetrics::default(), std::future::pending()).await;
             Ok(())
         }
     });

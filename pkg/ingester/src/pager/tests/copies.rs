@@ -197,7 +197,7 @@ async fn what_only_the_copy_has_lost_is_not_passed_over() {
     let config = CopiesConfig { wal, memory_bytes: 8 << 10, max_bytes: 0 };
     let limits = Arc::new(Arc::new(Limits::default()));
     keeper.copies = Copies::open(keeper.dir.path(), config, limits, Arc::<TestClock>::clone(&bench.clock)).unwrap();
-    until(|| !keeper.copies.logs().is_empty()).await;
+    until(|| keeper.copies.state().iter().any(|copy| copy.is_ready)).await;
     let log = keeper.log(&bench);
     let failed = cut_all(&bench.cutter_of(Arc::clone(&log), None), &log, u64::MAX).await.unwrap_err();
     assert!(failed.to_string().contains("the log itself may have it"), "{failed}");
