@@ -14,11 +14,10 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tailwater_model::Timestamp;
+use tailwater_model::{Backoff, Timestamp};
 use tailwater_wire::node::{MatchedLine, ReadChunk, StateRequest};
 use tokio::time::Instant;
 
-use crate::backoff::Backoff;
 use crate::had::{Had, Name, Placed};
 use crate::mark::Key;
 use crate::outside::Outside;
