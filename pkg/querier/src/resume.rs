@@ -36,7 +36,7 @@ use crate::mark::{Extent, Key, Mark};
 use crate::source::{Positions, SourceId};
 
 /// Longest token, as text. It travels in a header or a target, and what usually stands before servers lets about as much through. A log takes
-/// 33 to 45 of it, twice as much in the middle of a catch-up; a tenant more in the same log half of that.
+/// about 40 of it, and 65 in the middle of a catch-up.
 pub(crate) const MAX_TOKEN_BYTES: usize = 8 << 10;
 
 /// Most marks of a token.

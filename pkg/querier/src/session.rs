@@ -197,13 +197,13 @@ impl Session {
         } else {
             let limit = parts.limit.min(MAX_HISTORY_LINES);
             let (mark, waiting) = (session.feed.placed(joined.mark), joined.waiting);
-            session.read_history(HistoryAt { mark, start: parts.start, limit, waiting, sent: None });
+            session.read_history(HistoryAt { mark, start: parts.start, limit, waiting, sent: None }, false);
         }
         session
     }
 
-    fn read_history(&mut self, at: HistoryAt) {
-        self.state = State::History(history(self.outside.clone(), self.origin, at.clone(), self.away.clone()));
+    fn read_history(&mut self, at: HistoryAt, resumed: bool) {
+        self.state = State::History(history(self.outside.clone(), self.origin, at.clone(), self.away.clone(), resumed));
         self.history = Some(Box::new(at));
     }
 
