@@ -623,6 +623,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_older_token_brings_lines_again_which_are_left_out_and_that_is_said() {
+        let s = 1_000_000_000;
+        let no_token = r#""notices":[{"type":"no_token","reason":"many"}]"#;
+        let loki = FakeLoki::start(
+            vec![
+                TailScript::ThenCut(vec![
+                    frame_with(&[(10 * s, "a")], r#""resume":"t-1""#),
+                    frame_with(&[], no_token),
+                    frame(&[(20 * s, "b"), (3 * s, "late"), (20 * s, "a")]),
+                ]),
+                TailScript::ThenStay(vec![
+                    frame_with(&[(3 * s, "late"), (20 * s, "a")], r#""resumed":true"#),
+                    frame(&[(20 * s, "b"), (20 * s, "a"), (21 * s, "c")]),
+                ]),
+            ],
+            vec![],
+        )
+        .await;
+        let folder = tempfile::tempdir().unwrap();
+        let (text, said, ledger, ended) = tail_keeping(&loki, 6, true, Some(folder.path().join("pos"))).await;
+        ended.unwrap();
+        assert_eq!(text, "a\nb\nlate\na\na\nc\n", "the second of the equal lines is a new one");
+        assert_eq!((ledger.reconnects, ledger.repeats, ledger.gaps), (1, 3, 0));
+        assert!(said.contains(&Notice::Told(Told::NoToken { reason: "many".into() })), "{said:?}");
+        assert!(said.contains(&Notice::Behind { lines: 3, again: 0 }), "{said:?}");
+        assert_eq!(said.last(), Some(&Notice::Unkept { lines: 5 }));
+        assert!(loki.asked()[1].contains("resume=t-1&"), "{:?}", loki.asked());
+        let texts: Vec<_> = said.iter().map(|notice| notice.text(Palette::new(false))).collect();
+        assert!(texts.iter().any(|text| text.contains("3 lines ago")), "{texts:?}");
+    }
+
+    #[tokio::test]
     async fn a_server_that_knows_no_tokens_is_noticed_by_its_first_frame() {
         let s = 1_000_000_000;
         let loki = FakeLoki::start(
