@@ -1,6 +1,5 @@
 //! Several nodes as one: who is there, calls between them, and logs that outlive a node.
 
-mod backoff;
 mod directory;
 mod error;
 mod member;

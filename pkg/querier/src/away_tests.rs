@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use proptest::prelude::*;
 use tailwater_model::{LogId, Timestamp};
 use tailwater_wire::node::{Blocks, Node};
@@ -62,16 +63,28 @@ impl World {
 async fn told(session: &mut Session) -> Vec<String> {
     let mut all = Vec::new();
     while let Ok(SessionEvent::Frame(frame)) = tokio::time::timeout(Duration::from_secs(5), session.next()).await {
-        let (lines, dropped) = lines_of(&frame);
-        assert_eq!(dropped, 0);
-        let frame: serde_json::Value = serde_json::from_slice(&frame).unwrap();
-        for notice in frame["notices"].as_array().into_iter().flatten() {
-            let what = notice["what"].as_str().unwrap().trim_start_matches('0');
-            all.push(format!("{} {what}", notice["type"].as_str().unwrap()));
-        }
-        all.extend(lines);
+        all.extend(told_by(&frame));
     }
     all
+}
+
+/// What one frame says.
+fn told_by(frame: &[u8]) -> Vec<String> {
+    let (lines, dropped) = lines_of(frame);
+    assert_eq!(dropped, 0);
+    let frame: serde_json::Value = serde_json::from_slice(frame).unwrap();
+    let notices = frame["notices"].as_array().into_iter().flatten().map(|notice| {
+        let what = notice["what"].as_str().unwrap().trim_start_matches('0');
+        format!("{} {what}", notice["type"].as_str().unwrap())
+    });
+    notices.chain(lines).collect()
+}
+
+/// What the first frame says, and how long it took to come.
+async fn first_told(session: &mut Session) -> (Vec<String>, Duration) {
+    let began = Instant::now();
+    let SessionEvent::Frame(frame) = session.next().await else { panic!("it has ended") };
+    (told_by(&frame), began.elapsed())
 }
 
 #[tokio::test(start_paused = true)]
@@ -261,6 +274,8 @@ async fn history_lacks_what_cannot_be_read_and_says_so() {
 /// Blocks that hold what logs say is in them.
 struct TestBlocks {
     nodes: Vec<Arc<TestNode>>,
+    /// The store says nothing since then.
+    silent: Mutex<Option<Instant>>,
 }
 
 impl Blocks for TestBlocks {
@@ -270,7 +285,9 @@ impl Blocks for TestBlocks {
             let in_blocks = *node.in_blocks.lock();
             (Arc::clone(node), boundary.map_or(in_blocks, |(_, boundary)| in_blocks.min(*boundary)))
         };
-        TestNode::as_blocks(own, self.nodes.iter().map(up_to).collect())
+        let blocks = TestNode::as_blocks(own, self.nodes.iter().map(up_to).collect());
+        blocks.away(self.silent.lock().map(|_| "silent"));
+        blocks
     }
 }
 
@@ -287,18 +304,62 @@ impl Nodes for WithBlocks {
     fn blocks(&self) -> Option<Arc<dyn Blocks>> {
         Some(Arc::clone(&self.blocks) as Arc<_>)
     }
+
+    fn unanswered(&self) -> Duration {
+        self.blocks.silent.lock().map_or(Duration::ZERO, |since| since.elapsed())
+    }
 }
 
-fn with_blocks(w: &World) -> Arc<Querier> {
-    let blocks = Arc::new(TestBlocks { nodes: w.nodes.clone() });
-    querier(Arc::new(WithBlocks { listed: Arc::clone(&w.listed), blocks }), Config::default(), &w.clock)
+fn with_blocks(w: &World) -> (Arc<Querier>, Arc<TestBlocks>) {
+    let blocks = Arc::new(TestBlocks { nodes: w.nodes.clone(), silent: Mutex::default() });
+    let nodes = WithBlocks { listed: Arc::clone(&w.listed), blocks: Arc::clone(&blocks) };
+    (querier(Arc::new(nodes), Config::default(), &w.clock), blocks)
+}
+
+#[tokio::test(start_paused = true)]
+async fn history_goes_on_without_a_store_that_says_nothing() {
+    let w = world(2, Config::default());
+    let (querier, blocks) = with_blocks(&w);
+    for i in 0..6 {
+        w.push(i % 2, &format!("line {i}"));
+    }
+    // The first two of each log are in blocks.
+    w.nodes.iter().for_each(|node| *node.in_blocks.lock() = 2);
+    *blocks.silent.lock() = Some(Instant::now());
+    let w = World { querier, ..w };
+    let mut session = w.tail().await;
+    let (said, after) = first_told(&mut session).await;
+    assert_eq!(said, ["away blocks", "back blocks", "line 4", "line 5"]);
+    assert!((Duration::from_secs(2)..Duration::from_secs(3)).contains(&after), "{after:?}");
+    w.push(0, "line 6");
+    assert_eq!(told(&mut session).await, ["line 6"]);
+    assert_eq!(w.metric("tail_histories_incomplete_total"), 1);
+    // It has been silent for long: nobody waits as long again.
+    let (said, after) = first_told(&mut w.tail().await).await;
+    assert_eq!(said, ["away blocks", "back blocks", "line 4", "line 5", "line 6"]);
+    assert!(after < Duration::from_secs(2), "{after:?}");
+    *blocks.silent.lock() = None;
+    assert_eq!(drain(&mut w.tail().await).await, (numbers(0..7), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_cannot_add_its_blocks_gives_what_it_has_itself() {
+    let w = world(1, Config::default());
+    for i in 0..4 {
+        w.push(0, &format!("line {i}"));
+    }
+    *w.nodes[0].in_blocks.lock() = 3;
+    w.nodes[0].without_blocks(true);
+    let mut session = w.tail().await;
+    assert_eq!(told(&mut session).await, ["away blocks", "back blocks", "line 3"]);
+    assert_eq!(w.metric("tail_histories_incomplete_total"), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn history_from_blocks_and_logs_has_each_line_once() {
     for delay in [0, 2] {
         let w = world(2, Config::default());
-        let querier = with_blocks(&w);
+        let (querier, _) = with_blocks(&w);
         let tail = async || querier.tail(request(Duration::from_secs(delay))).await.unwrap();
         // The third node is not listed: its lines are in blocks alone.
         (0..10).for_each(|i| w.push(2, &format!("line {i}")));

@@ -6,7 +6,8 @@
 //! * Where it stands can be said after each line ([`CatchUp::at`]): which sources have been read up to where, and of the part that is being
 //!   sent the stretch and the last line. A stretch that is read again has the same lines in the same order.
 //! * A source that cannot be read does not hold up the others. It is tried again for [`PATIENCE`], then blocks are asked, then its lines are
-//!   told as lost, with their positions.
+//!   told as lost, with their positions. That is longer than history waits for a store that does not answer: what a catch-up gives up is gone
+//!   for its client, and live lines that come later are still there.
 //! * Sources that `to` does not name, because the feed has not got them, are read up to where their log is now. One that cannot be read
 //!   stays as it is, unless this is the last try.
 
@@ -14,11 +15,10 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tailwater_model::Timestamp;
+use tailwater_model::{Backoff, Timestamp};
 use tailwater_wire::node::{MatchedLine, ReadChunk, StateRequest};
 use tokio::time::Instant;
 
-use crate::backoff::Backoff;
 use crate::had::{Had, Name, Placed};
 use crate::mark::Key;
 use crate::outside::Outside;

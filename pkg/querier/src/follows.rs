@@ -21,13 +21,12 @@ use std::time::Duration;
 
 use futures_util::stream::{self, AbortHandle, FuturesUnordered, SelectAll, StreamExt, abortable};
 use tailwater_logql::LogQuery;
-use tailwater_model::LogId;
+use tailwater_model::{Backoff, LogId};
 use tailwater_wire::node::{FollowEvent, Gap, Node, NodeError};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::away::Away;
-use crate::backoff::Backoff;
 use crate::feed::FeedTenant;
 use crate::metrics::Metrics;
 use crate::place::{heads, place};

@@ -4,7 +4,9 @@
 //! * No line of it comes live as well. In one process each log answers for everything before the mark. Where the querier reads blocks itself
 //!   one boundary per log divides what comes from blocks and what from the log, and the boundary is never beyond what has been given out
 //!   completely; of a log that has not begun, nothing is history.
-//! * What cannot be read is left out and told. A session never fails for it, and never waits for it longer than [`PATIENCE`].
+//! * What cannot be read is left out and told. A session never fails for it, and never waits for it longer than [`PATIENCE`]; if it is the
+//!   object store that does not answer, not longer than [`STORE_PATIENCE`], and then it gets what the logs themselves have. A history that
+//!   goes on with a token, of which nothing may be missing without need, is worth the longer wait.
 //! * Read again as of the same mark, wherever, it has the same lines in the same order, but for those that have been deleted or have expired
 //!   since. So a session that goes on in the middle of it passes over what was sent. (Of lines of one stream with equal times in several logs
 //!   only the number is sure.)
@@ -17,11 +19,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
-use tailwater_logql::LogQuery;
 use tailwater_model::{LogId, TenantId, Timestamp};
 use tailwater_wire::frame::Notice;
 use tailwater_wire::node::{Blocks, Direction, MatchedLine, Node, NodeError, Part, Selected, StateRequest};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::away::{Away, back, went};
 use crate::had::Name;
@@ -35,6 +36,18 @@ use crate::source::{Source, SourceId};
 
 /// How long a read may take.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long the object store may be silent before history goes on without it.
+const STORE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The least time that a read has, however long the store has been silent already.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// How often it is looked at whether the store is silent.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Why something is missing that the store does not give.
+const SILENT: &str = "the object store does not answer";
 
 /// Most reads at a time. Each holds up to the limit of lines.
 const SIDE_BY_SIDE: usize = 16;
@@ -87,13 +100,19 @@ impl History {
 }
 
 /// The newest lines that the mark contains, oldest first, but for those that were sent. `away` are the logs of which nothing can be had now,
-/// `origin` is when the tail began.
-pub(crate) fn history(outside: Outside, origin: Timestamp, at: HistoryAt, away: Away) -> Reading<History> {
+/// `origin` is when the tail began, `resumed` whether it goes on with a token.
+pub(crate) fn history(
+    outside: Outside,
+    origin: Timestamp,
+    at: HistoryAt,
+    away: Away,
+    resumed: bool,
+) -> Reading<History> {
     Box::pin(async move {
         if at.limit == 0 {
             return History::default();
         }
-        let wanted = Wanted { outside, origin, at, away };
+        let wanted = Wanted { outside, origin, at, away, resumed, began: Instant::now() };
         let mut history = match wanted.outside.nodes.blocks() {
             None => {
                 let (asks, mut history) = wanted.of_nodes();
@@ -149,6 +168,8 @@ struct Wanted {
     origin: Timestamp,
     at: HistoryAt,
     away: Away,
+    resumed: bool,
+    began: Instant,
 }
 
 /// One read.
@@ -162,18 +183,49 @@ struct Ask {
     limit: usize,
 }
 
+/// What a read has found, and what it says of blocks that it lacks.
+type Answered = (Result<Selected, NodeError>, Option<String>);
+
 impl Ask {
-    async fn answer(self, query: Arc<LogQuery>, start: Timestamp) -> (Self, Result<Selected, NodeError>) {
-        let Self { source, part, as_of, limit, .. } = &self;
-        let log = source.node.log_id();
-        let answer = timeout(PATIENCE, source.newest(&query, (*part, *as_of), start, *limit)).await;
-        let late = |_elapsed| NodeError::Unavailable { log, reason: "it did not answer in time".into() };
-        let answer = answer.map_err(late).flatten();
-        (self, answer)
+    async fn answer(self, wanted: &Wanted) -> (Self, Answered) {
+        let answer = wanted.patiently(&self, self.part, wanted.began).await;
+        let (Err(NodeError::Unavailable { reason, .. }), Part::Whole, Missing::Log(_)) =
+            (&answer, self.part, self.what)
+        else {
+            return (self, (answer, None));
+        };
+        // The log may have what it cannot add blocks to.
+        let reason = reason.clone();
+        let Ok(Ok(state)) = timeout(ASKING, self.source.node.state(StateRequest::default())).await else {
+            return (self, (answer, None));
+        };
+        let alone = wanted.patiently(&self, Part::Log { after: state.in_blocks }, Instant::now()).await;
+        if alone.is_ok() { (self, (alone, Some(reason))) } else { (self, (answer, None)) }
     }
 }
 
 impl Wanted {
+    /// The answer to a read, unless it takes too long or waits for a store that says nothing. `since`: when the reads began.
+    async fn patiently(&self, ask: &Ask, part: Part, since: Instant) -> Result<Selected, NodeError> {
+        let Ask { source, as_of, limit, .. } = ask;
+        let mut asked = source.newest(&self.outside.feed.query, (part, *as_of), self.at.start, *limit);
+        let (log, end) = (source.node.log_id(), Instant::now() + PATIENCE);
+        let late = |reason: &str| Err(NodeError::Unavailable { log, reason: reason.to_owned() });
+        loop {
+            let now = Instant::now();
+            if now >= end {
+                return late("it did not answer in time");
+            }
+            if let Ok(answer) = timeout_at(end.min(now + LOOK), asked.as_mut()).await {
+                return answer;
+            }
+            let is_silent = self.outside.nodes.unanswered() >= STORE_PATIENCE;
+            if is_silent && !self.resumed && since.elapsed() >= GRACE {
+                return late(SILENT);
+            }
+        }
+    }
+
     fn sources(&self) -> impl Iterator<Item = (SourceId, &Name)> {
         self.at.mark.names().iter().enumerate().map(|(at, name)| (SourceId::new(at), name))
     }
@@ -286,14 +338,17 @@ impl Wanted {
 
     /// Reads, newest line first. False: a log has been trimmed beyond its boundary, and it is not the last attempt.
     async fn read(&self, asks: Vec<Ask>, history: &mut History, is_last: bool) -> bool {
-        let HistoryAt { mark, start, limit, sent, .. } = &self.at;
+        let HistoryAt { mark, limit, sent, .. } = &self.at;
         let mut tenant_labels = self.outside.tenant_labels(mark.names().iter());
         let several = asks.len() > 1;
-        let answers = asks.into_iter().map(|ask| ask.answer(Arc::clone(&self.outside.feed.query), *start));
+        let answers = asks.into_iter().map(|ask| ask.answer(self));
         // In order: lines of equal times come source by source.
         let mut answers = stream::iter(answers).buffered(SIDE_BY_SIDE);
         let mut lines: Vec<(MatchedLine, Bytes)> = Vec::new();
-        while let Some((Ask { id, what, .. }, answer)) = answers.next().await {
+        while let Some((Ask { id, what, .. }, (answer, lacks_blocks))) = answers.next().await {
+            if let Some(reason) = lacks_blocks {
+                history.lacks(Missing::Blocks, reason);
+            }
             let selected = match answer {
                 Ok(selected) => selected,
                 Err(NodeError::Trimmed { .. }) if !is_last => return false,

@@ -8,7 +8,6 @@
 mod away;
 #[cfg(test)]
 mod away_tests;
-mod backoff;
 mod busy;
 mod catch_up;
 mod detected;

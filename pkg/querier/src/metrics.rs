@@ -25,6 +25,7 @@ pub(crate) struct Metrics {
     pub(crate) histories_incomplete: Counter,
     pub(crate) resumed: Counter,
     pub(crate) resume_gaps: Counter,
+    pub(crate) untokened: Counter,
     pub(crate) ledger_violations: Counter,
     pub(crate) steps: Counter,
     pub(crate) failed_steps: Counter,
@@ -74,6 +75,11 @@ impl Metrics {
             "tail_resume_gaps",
             "Stretches of a log that a resumed tail could not get, and was told so",
             self.resume_gaps.clone(),
+        );
+        r.register(
+            "tail_tokens_ended",
+            "Times a tail that asked for resume tokens was told that there are none for now",
+            self.untokened.clone(),
         );
         r.register(
             "tail_lines_unread",

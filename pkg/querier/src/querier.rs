@@ -43,6 +43,12 @@ pub trait Nodes: Send + Sync + 'static {
     fn blocks(&self) -> Option<Arc<dyn Blocks>> {
         None
     }
+
+    /// For how long the object store has answered nothing of what this process has asked it to read. 0 while nothing is asked, and where that
+    /// is not known.
+    fn unanswered(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// Just these, for ever.

@@ -16,7 +16,7 @@
 //! * Nothing in a token is believed before its signature has been checked; a token that is not accepted says no more than that it is none,
 //!   or that it is of another query.
 //! * It is bound to the tenants, the canonical query and the form of the frames by a hash of them, so tenants are only numbers in it.
-//! * It has at most [`MAX_TOKEN_BYTES`]. What does not fit has no token.
+//! * It has at most [`MAX_TOKEN_BYTES`]. What does not fit has no token, and [`Seal::lacks`] says why.
 
 mod varint;
 
@@ -35,7 +35,8 @@ use crate::had::{Name, Placed};
 use crate::mark::{Extent, Key, Mark};
 use crate::source::{Positions, SourceId};
 
-/// Longest token, as text.
+/// Longest token, as text. It travels in a header or a target, and what usually stands before servers lets about as much through. A log takes
+/// about 40 of it, and 65 in the middle of a catch-up.
 pub(crate) const MAX_TOKEN_BYTES: usize = 8 << 10;
 
 /// Most marks of a token.
@@ -51,6 +52,10 @@ const BOUND_BYTES: usize = 16;
 
 /// Bytes of HMAC-SHA256.
 const TAG_BYTES: usize = 32;
+
+/// Why there is no token.
+const TOO_LONG: &str = "where the tail is takes more than the 8 KiB of a token: it has many sources (tenants x logs)";
+const NO_SECRET: &str = "the server has no secret to sign tokens with";
 
 /// Where a tail stands.
 #[derive(Clone, Debug)]
@@ -176,6 +181,11 @@ fn bound(key: &FeedKey) -> [u8; BOUND_BYTES] {
 }
 
 impl Seal {
+    /// Why there is no token of what has been had.
+    pub(crate) fn lacks(&self) -> &'static str {
+        if self.key.is_some() { TOO_LONG } else { NO_SECRET }
+    }
+
     /// A token; none if it would be too long.
     pub(crate) fn token(&self, origin: Timestamp, at: &At) -> Option<String> {
         let marks: Vec<&Placed> = match at {

@@ -390,6 +390,75 @@ async fn tokens_of_others_are_refused_and_nobody_else_gets_any() {
 }
 
 /// Lines by tenant: the order among them may differ.
+/// The frames that come until nothing comes for a while: lines, whether there is a token, and the types of notices.
+async fn shown(session: &mut Session) -> Vec<(usize, bool, Vec<String>)> {
+    let mut all = Vec::new();
+    while let Ok(SessionEvent::Frame(frame)) = tokio::time::timeout(Duration::from_secs(5), session.next()).await {
+        let json: serde_json::Value = serde_json::from_slice(&frame).unwrap();
+        let told = json["notices"].as_array().cloned().unwrap_or_default();
+        let told = told.iter().map(|notice| notice["type"].as_str().unwrap().to_owned()).collect();
+        all.push((lines_of(&frame).0.len(), json["resume"].is_string(), told));
+    }
+    all
+}
+
+/// As [`rest`], whether there are tokens or not.
+async fn all_lines(session: &mut Session) -> Vec<String> {
+    let mut lines = Vec::new();
+    while let Ok(SessionEvent::Frame(frame)) = tokio::time::timeout(Duration::from_secs(5), session.next()).await {
+        lines.extend(lines_of(&frame).0);
+    }
+    lines
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asked_for_tokens_is_told_once_that_there_can_be_none() {
+    let w = World::new(400, 1 << 20);
+    let all: Vec<usize> = (0..400).collect();
+    let querier = w.querier(&all, false);
+    push(&w, 7, 0..3);
+    let asked = tail("t", 0);
+    let told = |lines| (lines, false, vec!["no_token".to_owned()]);
+    let mut first = querier.tail(asked.clone()).await.unwrap();
+    assert_eq!(shown(&mut first).await, [told(3)], "with the first frame");
+    push(&w, 8, 3..4);
+    assert_eq!(shown(&mut first).await, [(1, false, Vec::new())], "and not again");
+    let mut second = querier.tail(TailRequest { limit: 0, ..asked.clone() }).await.unwrap();
+    assert_eq!(shown(&mut second).await, []);
+    push(&w, 9, 4..6);
+    assert_eq!(shown(&mut second).await, [told(0), (2, false, Vec::new())], "before it");
+    let mut other = querier.tail(TailRequest { resume: Resume::No, ..asked }).await.unwrap();
+    assert_eq!(shown(&mut other).await, [(6, false, Vec::new())]);
+    assert_eq!(querier.metrics().untokened.get(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_that_do_not_fit_in_a_catch_up_come_again_after_it() {
+    let w = World::new(240, 1 << 20);
+    let all: Vec<usize> = (0..240).collect();
+    let asked = tail("t", 0);
+    let mut whole = w.querier(&all, false).tail(asked.clone()).await.unwrap();
+    push(&w, 0, 0..1);
+    let token = next(&mut whole, Duration::from_secs(1)).await.unwrap().token;
+    (1..100).for_each(|i| push(&w, i as usize, i..i + 1));
+    let querier = w.querier(&all, false);
+    let mut session = resumed(&querier, &asked, &token).await;
+    let frames = shown(&mut session).await;
+    assert_eq!(frames.iter().map(|(lines, ..)| lines).sum::<usize>(), 99);
+    assert!(frames.iter().all(|(_, has_token, _)| !has_token), "{frames:?}");
+    let told: Vec<_> = frames.iter().map(|(.., told)| told.len()).collect();
+    assert_eq!((told[0], told.iter().sum::<usize>()), (1, 1), "{told:?}");
+    push(&w, 5, 100..101);
+    let later = next(&mut session, Duration::from_secs(1)).await.unwrap();
+    assert_eq!(later.lines, numbers(100..101));
+    push(&w, 6, 101..102);
+    let mut again = resumed(&w.querier(&all, false), &asked, &later.token).await;
+    assert_eq!(all_lines(&mut again).await, numbers(101..102));
+    // Who has kept the older token gets what came since then once more.
+    let mut older = resumed(&w.querier(&all, false), &asked, &token).await;
+    assert_eq!(sorted(&all_lines(&mut older).await), numbers(1..102));
+}
+
 fn sorted(lines: &[String]) -> Vec<String> {
     let mut lines = lines.to_vec();
     lines.sort();

@@ -17,12 +17,14 @@
 //!   beyond that, again and again until the feed is as far in everything as the other one was, and only then takes the feed's frames. What
 //!   the feed has not got (a log that is away, or new) it is owed: frames get a token of its own that says so, and when the feed gets it
 //!   the difference is read before the frame is taken.
-//! * The token of a frame says that everything up to and including this frame has been had.
+//! * The token of a frame says that everything up to and including this frame has been had. A client that asked for tokens is told before the
+//!   first frame that has none because there can be none, once until there are some again.
 //! * A client that asked for notices is told which logs are away when it joins, and again whenever that has changed, before anything else.
 //! * [`Session::next`] is cancel-safe: what it waits for is kept in the session.
 
 mod account;
 mod go_on;
+mod tokens;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -129,6 +131,10 @@ pub struct Session {
     notices: Vec<Notice>,
     /// The logs that the client has been told are away.
     away: Away,
+    /// The client has been told that there are no tokens, and has got none since.
+    told_no_token: bool,
+    /// A frame that comes next, whatever happens: something had to be told before it.
+    held: Option<Bytes>,
     encoder: Option<FrameEncoder>,
     deadline: Pin<Box<Sleep>>,
     account: Arc<Account>,
@@ -176,6 +182,8 @@ impl Session {
             dropped: Vec::new(),
             notices,
             away: joined.away.clone(),
+            told_no_token: false,
+            held: None,
             encoder: None,
             deadline: Box::pin(tokio::time::sleep_until(Instant::now() + parts.max_duration)),
             account: parts.account,
@@ -189,13 +197,13 @@ impl Session {
         } else {
             let limit = parts.limit.min(MAX_HISTORY_LINES);
             let (mark, waiting) = (session.feed.placed(joined.mark), joined.waiting);
-            session.read_history(HistoryAt { mark, start: parts.start, limit, waiting, sent: None });
+            session.read_history(HistoryAt { mark, start: parts.start, limit, waiting, sent: None }, false);
         }
         session
     }
 
-    fn read_history(&mut self, at: HistoryAt) {
-        self.state = State::History(history(self.outside.clone(), self.origin, at.clone(), self.away.clone()));
+    fn read_history(&mut self, at: HistoryAt, resumed: bool) {
+        self.state = State::History(history(self.outside.clone(), self.origin, at.clone(), self.away.clone(), resumed));
         self.history = Some(Box::new(at));
     }
 
@@ -214,6 +222,9 @@ impl Session {
     /// The next frame, or the end. Cancel-safe. After the end it keeps answering the end.
     pub async fn next(&mut self) -> SessionEvent {
         loop {
+            if let Some(frame) = self.held.take() {
+                return SessionEvent::Frame(frame);
+            }
             if Instant::now() >= self.deadline.deadline() {
                 self.end(EndReason::MaxDuration);
             }
@@ -307,28 +318,19 @@ impl Session {
         self.count_matched(u64::from(frame.lines));
         self.count_delivered(u64::from(frame.lines), frame.bytes.len());
         self.account.lines_trimmed(frame.trimmed);
-        if self.foreign.is_none() && self.resumed.is_none() {
-            return frame.bytes;
-        }
-        let token = if self.foreign.is_some() {
-            self.token(&self.standing())
+        let token = if self.foreign.is_some() { self.sealed(&self.standing()) } else { frame.token.clone() };
+        // The frame may have notices of its own.
+        let told = self.tokens_end(token.is_some()).then(|| self.notices_frame());
+        let bytes = if self.foreign.is_none() && self.resumed.is_none() {
+            frame.bytes
         } else {
-            frame.token.as_deref().map(str::to_owned)
+            let extras = Extras { resumed: self.resumed.take(), resume: token.as_deref(), ..Extras::default() };
+            with_resume(&frame.bytes, frame.token.as_deref(), &extras)
         };
-        let extras = Extras { resumed: self.resumed.take(), resume: token.as_deref(), ..Extras::default() };
-        with_resume(&frame.bytes, frame.token.as_deref(), &extras)
-    }
-
-    /// What has been had.
-    fn standing(&self) -> At {
-        let mut marks = self.foreign.as_ref().map_or_else(Vec::new, |foreign| foreign.had.marks.clone());
-        marks.push(self.feed.placed(self.mark.clone()));
-        At::Marks(marks)
-    }
-
-    /// The token of a frame of this session's own.
-    fn token(&self, at: &At) -> Option<String> {
-        self.feed.seal.as_ref()?.token(self.origin, at)
+        let Some(told) = told else { return bytes };
+        self.encoder = None;
+        self.held = Some(bytes);
+        told
     }
 
     /// The next frame was driven out of the ring.
@@ -429,7 +431,8 @@ impl Session {
 
     /// A frame without lines, of what is to be told.
     fn notices_frame(&mut self) -> Bytes {
-        let token = self.history.as_ref().and_then(|history| self.token(&At::History(HistoryAt::clone(history))));
+        let history = self.history.as_ref().map(|history| At::History(HistoryAt::clone(history)));
+        let token = history.and_then(|at| self.token(&at));
         self.encode(token.as_deref())
     }
 

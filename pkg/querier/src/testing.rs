@@ -68,6 +68,8 @@ struct Log {
     own: Option<usize>,
     /// Tenants whose follows yield nothing for now.
     held: HashSet<TenantId>,
+    /// What needs its blocks cannot be had.
+    without_blocks: bool,
 }
 
 /// See the module.
@@ -141,6 +143,11 @@ impl TestNode {
     pub(crate) fn away(&self, reason: Option<&str>) {
         self.log.lock().away = reason.map(Arc::from);
         self.appended.send_modify(|_| {});
+    }
+
+    /// Has blocks that cannot be read, or can again.
+    pub(crate) fn without_blocks(&self, without: bool) {
+        self.log.lock().without_blocks = without;
     }
 
     /// The answer, if there is one to be had when it is asked for.
@@ -294,6 +301,10 @@ impl Node for TestNode {
         {
             let through = self.log.lock().trimmed as u64;
             return Box::pin(std::future::ready(Err(NodeError::Trimmed { log: self.id, through })));
+        }
+        if request.part == Part::Whole && self.log.lock().without_blocks {
+            let error = NodeError::Unavailable { log: self.id, reason: "no store".to_owned() };
+            return Box::pin(std::future::ready(Err(error)));
         }
         self.answer(|| self.select_now(&request))
     }

@@ -17,8 +17,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use rustls::ServerConfig;
 use tailwater_model::{Clock, SystemClock};
-use tailwater_querier::{Nodes, Querier};
-use tailwater_wire::node::Node;
+use tailwater_querier::Querier;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
@@ -139,8 +138,7 @@ impl Server {
             care.begin(cluster.members.clone(), cluster.about.me.clone(), Arc::clone(&nodes), orphans);
             (Some(cluster), nodes)
         } else {
-            let own = storage.ingester.iter().map(|ingester| Arc::clone(ingester) as Arc<dyn Node>);
-            (None, tailwater_querier::Fixed::new(own.collect()) as Arc<dyn Nodes>)
+            (None, storage.nodes())
         };
         let resume_secret = resume_secret::find(&config, secret.as_deref(), storage.objects()).await;
         let querier =

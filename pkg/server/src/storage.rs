@@ -11,13 +11,16 @@ use std::time::Duration;
 use prometheus_client::registry::Registry;
 use tailwater_ingester::{Copies, CopiesConfig, Ingester, PagerConfig, Replication};
 use tailwater_model::{Clock, TenantLimits};
+use tailwater_querier::{Fixed, Nodes};
 use tailwater_store::catalog::{Catalog, Refresh};
 use tailwater_store::deletes::Deletes;
 use tailwater_store::history::History;
 use tailwater_store::housekeeping::{Housekeeping, Settings};
 use tailwater_store::objects::{self, Objects};
 use tailwater_store::wal::{self, SyncPolicy};
+use tailwater_wire::node::Node;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::cluster::care::{Care, Orphans};
@@ -50,6 +53,22 @@ struct Kept {
     pager: PagerConfig,
     /// None where no blocks are made: it is done by those who make them.
     housekeeping: Option<Arc<Housekeeping>>,
+}
+
+/// The log of this process, which answers from blocks, too.
+struct OwnNodes {
+    own: Arc<Fixed>,
+    history: Option<History>,
+}
+
+impl Nodes for OwnNodes {
+    fn nodes(&self) -> watch::Receiver<Arc<[Arc<dyn Node>]>> {
+        self.own.nodes()
+    }
+
+    fn unanswered(&self) -> Duration {
+        self.history.as_ref().map_or(Duration::ZERO, History::unanswered)
+    }
 }
 
 impl Storage {
@@ -126,6 +145,12 @@ impl Storage {
         };
         let kept = Kept { catalog, pager, housekeeping };
         Ok(Self { ingester, history: Some(history), deletes, copies, kept: Some(kept) })
+    }
+
+    /// What a querier asks in a process that is alone.
+    pub(crate) fn nodes(&self) -> Arc<dyn Nodes> {
+        let own = self.ingester.iter().map(|ingester| Arc::clone(ingester) as Arc<dyn Node>);
+        Arc::new(OwnNodes { own: Fixed::new(own.collect()), history: self.history.clone() })
     }
 
     /// Adds the metrics of what looks after blocks.

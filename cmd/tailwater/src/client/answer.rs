@@ -58,6 +58,11 @@ pub(crate) enum Told {
         /// Where the tail can go on: URLs.
         nodes: Vec<String>,
     },
+    /// Frames say no more where a tail goes on that has had them, until one does.
+    NoToken {
+        /// Why.
+        reason: String,
+    },
 }
 
 /// A line that the server has dropped, or several.
@@ -183,6 +188,7 @@ impl RawNotice {
             "away" => Told::Away { what, reason },
             "back" => Told::Back { what },
             "draining" => Told::Draining { nodes },
+            "no_token" => Told::NoToken { reason },
             _ => return None,
         })
     }
@@ -365,7 +371,7 @@ mod tests {
     fn a_frame_says_where_to_go_on_and_what_has_happened() {
         let frame = decode_frame(
             r#"{"streams":[],"dropped_entries":[{"timestamp":"9","labels":{"reason":"log_trimmed","dropped_lines":"7"}}],
-               "notices":[{"type":"away","what":"x","reason":"r"},{"type":"back","what":"x"},{"type":"news"},
+               "notices":[{"type":"away","what":"x","reason":"r"},{"type":"back","what":"x"},{"type":"news"},{"type":"no_token","reason":"n"},
                           {"type":"draining","nodes":["http://b"]}],"resumed":false,"resume":"tok"}"#,
         )
         .unwrap();
@@ -373,7 +379,8 @@ mod tests {
         assert_eq!((frame.dropped[0].lines, frame.dropped[0].reason.as_deref()), (7, Some("log_trimmed")));
         let away = Told::Away { what: "x".into(), reason: "r".into() };
         let draining = Told::Draining { nodes: vec!["http://b".into()] };
-        assert_eq!(frame.told, [away, Told::Back { what: "x".into() }, draining]);
+        let no_token = Told::NoToken { reason: "n".into() };
+        assert_eq!(frame.told, [away, Told::Back { what: "x".into() }, no_token, draining]);
     }
 
     #[test]

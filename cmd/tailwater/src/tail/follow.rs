@@ -7,7 +7,8 @@
 //! * the first connection asks for what the user asked for; a later one brings the token of the last frame that was printed, if the server
 //!   gives tokens, and asks for everything since [`Resume::start`], with a limit that history does not reach, which counts where a
 //!   token does not;
-//! * a token is remembered when its frame has been printed;
+//! * a token is remembered when its frame has been printed; what is printed after it comes again with it, and is left out as far as it is
+//!   remembered, and said;
 //! * after word that the server is going down the tail goes on at once on one of the nodes that it names;
 //! * what is printed is flushed before the tail waits;
 //! * a server that pings and then falls silent is taken for dead after [`SILENCE`].
@@ -104,6 +105,18 @@ pub(crate) enum Notice {
     Gap,
     /// The server does not know where the tail was any more, and it goes on by time; or it begins anew if nothing has been printed.
     Forgotten,
+    /// The tail goes on with a token that is older than what has been printed.
+    Behind {
+        /// Lines that have been printed since.
+        lines: u64,
+        /// Those of them that may be printed again: they are not remembered.
+        again: u64,
+    },
+    /// The file does not say so of the last lines that were printed: the next run prints them again.
+    Unkept {
+        /// How many.
+        lines: u64,
+    },
     /// The server says what has happened.
     Told(Told),
     /// A frame could not be understood.
@@ -144,6 +157,28 @@ impl Notice {
                 .to_string(),
             Self::Forgotten => palette
                 .warning("the server does not know where this tail was; it goes on by the time of the last lines")
+                .to_string(),
+            Self::Behind { lines, again: 0 } => palette
+                .dim(format!(
+                    "the server has said where this tail was {} ago; they are left out",
+                    counted(*lines, "line")
+                ))
+                .to_string(),
+            Self::Behind { lines, again } => palette
+                .warning(format!(
+                    "the server has said where this tail was {} ago; {} of them may be printed twice",
+                    counted(*lines, "line"),
+                    counted(*again, "line")
+                ))
+                .to_string(),
+            Self::Unkept { lines } => palette
+                .warning(format!(
+                    "--resume-file lacks the last {}: the next run prints them again",
+                    counted(*lines, "line")
+                ))
+                .to_string(),
+            Self::Told(Told::NoToken { reason }) => palette
+                .warning(format!("the server does not say where this tail is ({})", escape::message(reason)))
                 .to_string(),
             Self::Told(Told::Away { what, reason }) => {
                 let (what, reason) = (escape::message(what), escape::message(reason));
@@ -213,10 +248,17 @@ impl Follow {
     /// A refusal, a first connection that fails, a break when reconnecting is not wanted, an output that cannot be written.
     pub(crate) async fn run(&mut self, out: &mut impl Write, notice: &mut dyn FnMut(Notice)) -> Result<(), Error> {
         (self.keep, self.token) = Keep::open(self.plan.resume_file.clone())?;
+        if self.token.is_some() {
+            self.resume.token();
+        }
         let ended = self.follow(out, notice).await;
         // What is not flushed is not printed.
         out.flush()?;
         self.keep.write(self.token.as_deref())?;
+        let lines = if self.token.is_some() { self.resume.behind().0 } else { self.ledger.lines };
+        if self.plan.resume_file.is_some() && lines > 0 {
+            notice(Notice::Unkept { lines });
+        }
         ended
     }
 
@@ -231,8 +273,12 @@ impl Follow {
                     notice(if self.ever_connected() { Notice::Reconnected } else { Notice::Connected });
                     if self.first_connected.replace(self.first_connected.unwrap_or(began)).is_some() {
                         self.ledger.reconnects += 1;
+                        let (lines, again) = self.resume.behind();
                         if !self.brought {
                             self.resume.reconnected();
+                        } else if lines > 0 {
+                            self.resume.brought();
+                            notice(Notice::Behind { lines, again });
                         }
                     }
                     told = false;
@@ -415,6 +461,7 @@ impl Follow {
         }
         if frame.resume.is_some() {
             self.token = frame.resume;
+            self.resume.token();
             self.keep.printed();
         }
         if self.keep.due().is_some_and(|due| due <= Instant::now()) {
@@ -573,6 +620,38 @@ mod tests {
         assert!(said.contains(&Notice::Forgotten), "{said:?}");
         let resume = |asked: &String| asked.split("resume=").nth(1).unwrap().split('&').next().unwrap().to_owned();
         assert_eq!(loki.asked().iter().map(resume).collect::<Vec<_>>(), ["true", "t-2", "t-3", "true"]);
+    }
+
+    #[tokio::test]
+    async fn an_older_token_brings_lines_again_which_are_left_out_and_that_is_said() {
+        let s = 1_000_000_000;
+        let no_token = r#""notices":[{"type":"no_token","reason":"many"}]"#;
+        let loki = FakeLoki::start(
+            vec![
+                TailScript::ThenCut(vec![
+                    frame_with(&[(10 * s, "a")], r#""resume":"t-1""#),
+                    frame_with(&[], no_token),
+                    frame(&[(20 * s, "b"), (3 * s, "late"), (20 * s, "a")]),
+                ]),
+                TailScript::ThenStay(vec![
+                    frame_with(&[(3 * s, "late"), (20 * s, "a")], r#""resumed":true"#),
+                    frame(&[(20 * s, "b"), (20 * s, "a"), (21 * s, "c")]),
+                ]),
+            ],
+            vec![],
+        )
+        .await;
+        let folder = tempfile::tempdir().unwrap();
+        let (text, said, ledger, ended) = tail_keeping(&loki, 6, true, Some(folder.path().join("pos"))).await;
+        ended.unwrap();
+        assert_eq!(text, "a\nb\nlate\na\na\nc\n", "the second of the equal lines is a new one");
+        assert_eq!((ledger.reconnects, ledger.repeats, ledger.gaps), (1, 3, 0));
+        assert!(said.contains(&Notice::Told(Told::NoToken { reason: "many".into() })), "{said:?}");
+        assert!(said.contains(&Notice::Behind { lines: 3, again: 0 }), "{said:?}");
+        assert_eq!(said.last(), Some(&Notice::Unkept { lines: 5 }));
+        assert!(loki.asked()[1].contains("resume=t-1&"), "{:?}", loki.asked());
+        let texts: Vec<_> = said.iter().map(|notice| notice.text(Palette::new(false))).collect();
+        assert!(texts.iter().any(|text| text.contains("3 lines ago")), "{texts:?}");
     }
 
     #[tokio::test]

@@ -6,6 +6,8 @@
 //! * an entry is left out at most as often as it has been printed;
 //! * at most [`MAX_REMEMBERED`] entries are remembered: more move the start forward, to no earlier than just after the last
 //!   entry that was forgotten.
+//! * what has been printed and the last token does not say is remembered besides, as many entries again: a server that is brought the token
+//!   sends just that once more, whatever the times of the lines are.
 //!
 //! Servers may show the same line with fewer labels live than in history (Loki does: structured metadata), so two label sets
 //! name the same entry if one holds the other.
@@ -34,6 +36,11 @@ pub(crate) struct Resume {
     /// What a resumed connection may still repeat; empty before the first reconnect.
     repeats: BTreeMap<Timestamp, Vec<Printed>>,
     proof: Option<Proof>,
+    /// There is a token.
+    has_token: bool,
+    /// What has come since the last token, repeats included; and how much more is not remembered.
+    since_token: Vec<(Timestamp, Printed)>,
+    not_remembered: u64,
 }
 
 #[derive(Clone)]
@@ -76,11 +83,38 @@ impl Resume {
         let Some(start) = self.start() else { return };
         self.repeats = self.printed.range(start..).map(|(at, printed)| (*at, printed.clone())).collect();
         self.proof = (!self.repeats.is_empty()).then_some(Proof::Awaited);
+        (self.has_token, self.since_token, self.not_remembered) = (false, Vec::new(), 0);
+    }
+
+    /// A token has come that says everything that this connection has brought so far.
+    pub(crate) fn token(&mut self) {
+        self.has_token = true;
+        self.since_token.clear();
+        self.not_remembered = 0;
+    }
+
+    /// How many entries have been printed, or left out, that the last token does not say, and how many of them would not be known again.
+    pub(crate) fn behind(&self) -> (u64, u64) {
+        (self.since_token.len() as u64 + self.not_remembered, self.not_remembered)
+    }
+
+    /// The connection is new, and has been brought the last token: what it does not say comes again.
+    pub(crate) fn brought(&mut self) {
+        self.proof = None;
+        for (at, seen) in self.since_token.drain(..) {
+            self.repeats.entry(at).or_default().push(seen);
+        }
+        self.not_remembered = 0;
     }
 
     /// Decides about an entry and remembers it.
     pub(crate) fn see(&mut self, entry: &Entry) -> Verdict {
         let seen = Printed { line_hash: xxh3_64(entry.line.as_bytes()), labels: entry.labels.clone() };
+        if self.has_token && self.since_token.len() < MAX_REMEMBERED {
+            self.since_token.push((entry.timestamp, seen.clone()));
+        } else {
+            self.not_remembered += u64::from(self.has_token);
+        }
         if self.is_repeat(entry.timestamp, &seen) {
             self.proof = self.proof.map(|_| Proof::Given);
             return Verdict::Skip;
@@ -224,6 +258,45 @@ mod tests {
             assert_eq!(resume.see(&entry(SECOND + i, &i.to_string(), &[])), Verdict::Skip, "{i}");
         }
         assert_eq!(resume.see(&entry(SECOND + total, "new", &[])), Verdict::Print);
+    }
+
+    #[test]
+    fn what_a_token_does_not_say_comes_again_and_is_printed_once() {
+        let mut resume = Resume::default();
+        let [old, a, b, c] =
+            [(20, "same"), (9, "a"), (20, "same"), (30, "c")].map(|(at, l)| entry(at * SECOND, l, &[]));
+        resume.see(&old);
+        resume.token();
+        assert_eq!(resume.behind(), (0, 0));
+        // The first of them is far too late to be remembered otherwise.
+        for e in [&a, &b, &b] {
+            assert_eq!(resume.see(e), Verdict::Print);
+        }
+        assert_eq!(resume.behind(), (3, 0));
+        resume.brought();
+        assert_eq!(resume.see(&b), Verdict::Skip);
+        // It breaks again before there is another token: the same comes again.
+        resume.brought();
+        assert_eq!([&b, &a].map(|e| resume.see(e)), [Verdict::Skip, Verdict::Skip]);
+        resume.token();
+        // That token does not say the second of the equal ones, which has been printed.
+        resume.brought();
+        let verdicts = [&c, &b, &b].map(|e| resume.see(e));
+        assert_eq!(verdicts, [Verdict::Print, Verdict::Skip, Verdict::Print], "without word of a gap");
+    }
+
+    #[test]
+    fn what_is_printed_without_a_token_is_remembered_up_to_a_bound() {
+        let mut resume = Resume::default();
+        resume.see(&entry(1, "x", &[]));
+        assert_eq!(resume.behind(), (0, 0), "there is no token that could be brought");
+        resume.token();
+        for i in 0..MAX_REMEMBERED as i64 + 7 {
+            resume.see(&entry(i, "x", &[]));
+        }
+        assert_eq!(resume.behind(), (MAX_REMEMBERED as u64 + 7, 7));
+        resume.token();
+        assert_eq!(resume.behind(), (0, 0));
     }
 
     #[test]

@@ -13,13 +13,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use tailwater_model::Timestamp;
+use tailwater_model::{Backoff, Timestamp};
 use tailwater_wire::node::{Follow, FollowEvent, FollowRequest, Gap, MatchedBatch};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::places::{Known, Place, Places};
-use crate::backoff::Backoff;
 
 /// A stream that was silent for so long is broken: twelve times [`HEARTBEAT`](tailwater_wire::node::HEARTBEAT).
 const SILENCE: Duration = Duration::from_secs(3);

@@ -28,14 +28,13 @@ use chitchat::{
     Chitchat, ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, ProtocolVersion, spawn_chitchat,
 };
 use parking_lot::Mutex;
-use tailwater_model::LogId;
+use tailwater_model::{Backoff, LogId};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 pub use self::metrics::MembershipMetrics;
 pub use self::seal::Secret;
-use crate::backoff::Backoff;
 use crate::error::Error;
 use crate::member::{Member, Members, Role, State};
 

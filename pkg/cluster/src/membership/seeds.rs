@@ -5,11 +5,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tailwater_model::jittered;
 use tokio::net::lookup_host;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
-
-use crate::backoff::jittered;
 
 /// How often seeds are asked while nobody else is known.
 const ALONE: Duration = Duration::from_secs(1);

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
+use tailwater_model::Backoff;
 use tailwater_wire::host::Copied;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinHandle, JoinSet};
@@ -32,7 +33,6 @@ use self::line::{Ended, carry};
 pub use self::metrics::ReplicatorMetrics;
 pub use self::shared::Follower;
 use self::shared::Shared;
-use crate::backoff::Backoff;
 use crate::member::{Member, Members, State};
 
 /// How long a node must have been a candidate without a break before a copy that works is given up for it.

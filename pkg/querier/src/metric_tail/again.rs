@@ -10,11 +10,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use tailwater_logql::metric::Evaluated;
+use tailwater_model::LogId;
 use tailwater_wire::node::{NodeError, warn};
 
 use super::Plan;
 use super::collected::{Collected, Part};
 use super::frame::{Told, frame};
+use super::others;
 use super::ring::Positions;
 use crate::Error;
 use crate::busy::busy;
@@ -63,7 +65,15 @@ type Found = (Collected, Vec<String>);
 async fn collect(plan: &Arc<Plan>, steps: Range<u32>, as_of: &Positions) -> Result<Found, NodeError> {
     let (mut collected, mut lacking) = (Collected::new(plan), Vec::new());
     let nodes = plan.nodes.read().clone();
+    let listed: Vec<LogId> = plan.listed.borrow().iter().map(|node| node.log_id()).collect();
+    let mut boundaries = Vec::new();
     for (node, as_of) in nodes.iter().zip(as_of.iter()) {
+        if let (Some(as_of), true) = (*as_of, plan.blocks.is_some() && !listed.contains(&node.log_id())) {
+            // Nobody has it any more: it is one of the others, up to where it was read.
+            boundaries.push((node.log_id(), as_of));
+            continue;
+        }
+        boundaries.push((node.log_id(), 0));
         let unavailable = |reason: &str| NodeError::Unavailable { log: node.log_id(), reason: reason.to_owned() };
         let Some(as_of) = *as_of else {
             lacking.push(unavailable("where it was is not known").to_string());
@@ -93,6 +103,16 @@ async fn collect(plan: &Arc<Plan>, steps: Range<u32>, as_of: &Positions) -> Resu
             parts.push(Part { leaf: pair.leaf, tenant: pair.tenant.clone(), series: found.series });
         }
         collected.take(plan, parts)?;
+    }
+    let reading = others::read(Arc::clone(plan), boundaries.into(), steps, collected.rooms(plan));
+    match tokio::time::timeout(plan.timeout, reading).await {
+        Ok(Ok(others::Read { parts, lacking: more })) => {
+            warn(&mut lacking, more);
+            collected.take(plan, parts)?;
+        }
+        Ok(Err(error @ NodeError::TooLarge { .. })) => return Err(error),
+        Ok(Err(error)) => lacking.push(others::told(&error)),
+        Err(_elapsed) => lacking.push(others::missing("they were not read in time")),
     }
     Ok((collected, lacking))
 }

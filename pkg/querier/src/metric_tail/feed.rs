@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::Plan;
 use super::collected::Collected;
 use super::frame::{Told, frame};
+use super::others::{Others, Read};
 use super::reader::{Reached, Reader};
 use super::ring::{Frame, Positions, Ring};
 use crate::busy::busy;
@@ -92,6 +93,7 @@ impl Feed {
             opened,
             listed: reads.then_some(listed),
             readers,
+            others: Others::default(),
             ring: Arc::clone(&ring),
             published: published_tx,
         };
@@ -127,6 +129,7 @@ struct Run {
     listed: Option<Listed>,
     /// In the order of the plan's nodes.
     readers: Vec<Reader>,
+    others: Others,
     collected: Collected,
     ring: Arc<Mutex<Ring>>,
     published: watch::Sender<u32>,
@@ -168,21 +171,37 @@ impl Run {
                 self.plan.nodes.write().push(Arc::clone(node));
             }
         }
+        let taken_for_others = |reader: &&mut Reader| reader.takes_part() && self.others.may_have(reader.log());
+        let doubtful: Vec<&mut Reader> = self.readers.iter_mut().filter(taken_for_others).collect();
+        if !doubtful.is_empty() && !self.others.leaves_out_more() {
+            doubtful.into_iter().for_each(Reader::doubt);
+        }
     }
 
     async fn answer(&mut self, step: u32) -> Frame {
         self.look_around(step);
         let reads = self.listed.is_some();
-        let Self { plan, readers, collected, .. } = self;
+        let Self { plan, readers, others, collected, .. } = self;
         let deadline = Instant::now() + plan.patience();
         let rooms = collected.rooms(plan);
-        let parts = readers.iter_mut().filter(|reader| reader.takes_part());
-        let all = join_all(parts.map(|reader| reader.reach(plan, step, &rooms, deadline))).await;
+        let parts: Vec<&mut Reader> = readers.iter_mut().filter(|reader| reader.takes_part()).collect();
+        let logs = parts.iter().map(|reader| reader.log()).collect();
+        let others_too = async {
+            if reads { Box::pin(others.reach(plan, logs, step, &rooms, deadline)).await } else { Ok(Read::default()) }
+        };
+        let all = join_all(parts.into_iter().map(|reader| reader.reach(plan, step, &rooms, deadline)));
+        let (all, of_others) = tokio::join!(all, others_too);
         readers.iter_mut().for_each(Reader::stepped);
-        let (mut told, mut lacking, mut missing, mut full) = (Told::default(), Vec::new(), Vec::new(), None);
-        let asked = all.len();
-        for Reached { parts, told: more, lacking: more_lacking, missing: why } in all {
+        let (mut told, mut lacking, mut missing) = (Told::default(), Vec::new(), Vec::new());
+        let taken = of_others.and_then(|Read { parts, lacking: more }| {
+            warn(&mut lacking, more);
+            collected.take(plan, parts)
+        });
+        let mut full = taken.err();
+        let (asked, mut anew) = (all.len(), false);
+        for Reached { parts, told: more, lacking: more_lacking, missing: why, read_elsewhere } in all {
             told += more;
+            anew |= read_elsewhere;
             warn(&mut lacking, more_lacking);
             match (collected.take(plan, parts), why) {
                 (Err(error), _) | (Ok(()), Some(error @ NodeError::TooLarge { .. })) => full = Some(error),
@@ -192,13 +211,17 @@ impl Run {
         }
         let value = match full {
             Some(error) => {
-                *collected = Collected::new(plan);
-                readers.iter_mut().for_each(Reader::begin_anew);
+                anew = true;
                 Err(Error::Node(error))
             }
             None if reads && missing.len() == asked => Err(Error::NoIngester),
             None => busy(|| collected.evaluate(plan, step)),
         };
+        if anew {
+            *collected = Collected::new(plan);
+            readers.iter_mut().for_each(Reader::begin_anew);
+            others.begin_anew();
+        }
         collected.forget_before(plan, step.saturating_add(1));
         let metrics = &plan.metrics;
         metrics.frames.inc();

@@ -16,6 +16,8 @@
 //!   in the frame.
 //! * A node that is listed later has a part from the next step on, from where its log was when the feed was opened. Places in logs are said
 //!   in the order in which nodes were first listed; it only grows.
+//! * Where blocks are read here, lines of logs that nobody has any more count in the windows of the first steps, too, each once: a log is
+//!   read by its position or among those others, never both.
 //! * A line that is accepted later, and lies in a window of a step that was answered, is counted as late in the next frame.
 //! * Every session gets every step from its first on, in order and once: being slow means being late.
 //! * What is collected stays within [`crate::Config::query_memory_bytes`] per range aggregation, frames within
@@ -25,6 +27,7 @@ mod again;
 mod collected;
 mod feed;
 mod frame;
+mod others;
 mod reader;
 mod ring;
 mod session;
@@ -41,7 +44,7 @@ use parking_lot::RwLock;
 use tailwater_logql::ast::MetricExpr;
 use tailwater_logql::go::bytes;
 use tailwater_logql::metric::{Grid, Steps, leaves};
-use tailwater_model::{Clock, Limits, TenantId, TenantIds, TenantLimits, Timestamp};
+use tailwater_model::{Clock, Limits, LogId, TenantId, TenantIds, TenantLimits, Timestamp};
 use tailwater_wire::node::{Answer, Blocks, Node, NodeError, Part, Sampled, SamplesRequest, StateRequest, warn};
 use tokio::sync::watch;
 
@@ -61,6 +64,9 @@ const MAX_LOOKS: u32 = 3;
 
 /// A step waits for a node at most as long as a step is, and no longer than this.
 const MAX_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Logs, and for each up to where it is read from blocks.
+type Boundaries = Arc<[(LogId, u64)]>;
 
 /// A tail of a metric query that a client asks for.
 #[derive(Clone)]

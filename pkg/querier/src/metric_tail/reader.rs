@@ -4,6 +4,8 @@
 //! * What lies after `position` is in none of what was collected, what lies up to it is in it as far as windows need it, or will be when
 //!   it is loaded.
 //! * All range aggregations of a step see the same stretch of the node's log.
+//! * A node that is listed after blocks of logs that nobody has were read may have been one of those: if it has blocks, nothing is read of it
+//!   before all has begun anew.
 //! * Where it begins may not be known: then that is asked for first, at every step until there is an answer.
 //! * A read that takes longer than a step waits is not given up: the next step goes on waiting for it.
 
@@ -12,7 +14,7 @@ use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 use tailwater_model::{LogId, TenantId, Timestamp};
-use tailwater_wire::node::{Answer, Node, NodeError, Sampled, warn};
+use tailwater_wire::node::{Answer, Node, NodeError, Sampled, StateRequest, warn};
 use tokio::time::Instant;
 
 use super::collected::Part;
@@ -29,9 +31,11 @@ pub(super) struct Reader {
     position: Option<u64>,
     /// Whether what windows need up to `position` has been read.
     loaded: bool,
+    /// What it has in blocks may have been read with the blocks of logs that nobody has.
+    doubtful: bool,
     /// The last step it had a part in.
     settled: Option<u32>,
-    reading: Option<Answer<Read>>,
+    reading: Option<Answer<Ended>>,
 }
 
 /// Whether a node is in the list.
@@ -52,6 +56,13 @@ struct Read {
     watermark: Timestamp,
 }
 
+/// How a read ends.
+enum Ended {
+    Read(Read),
+    /// Nothing was read: it has blocks, and these may have been read already.
+    ReadElsewhere,
+}
+
 /// What a node had for a step.
 pub(super) struct Reached {
     pub(super) parts: Vec<Part>,
@@ -60,6 +71,8 @@ pub(super) struct Reached {
     pub(super) lacking: Vec<String>,
     /// Why it has no part in the step.
     pub(super) missing: Option<NodeError>,
+    /// It has none until all has begun anew.
+    pub(super) read_elsewhere: bool,
 }
 
 impl Reader {
@@ -67,7 +80,16 @@ impl Reader {
     /// lies in windows of steps before `first` is late.
     pub(super) fn new(node: Arc<dyn Node>, opened: Instant, position: Option<u64>, first: u32) -> Self {
         let settled = first.checked_sub(1);
-        Self { node, standing: Standing::Listed, opened, position, loaded: false, settled, reading: None }
+        Self {
+            node,
+            standing: Standing::Listed,
+            opened,
+            position,
+            loaded: false,
+            doubtful: false,
+            settled,
+            reading: None,
+        }
     }
 
     pub(super) fn position(&self) -> Option<u64> {
@@ -107,17 +129,29 @@ impl Reader {
         }
     }
 
+    /// What it has in blocks may have been read with the blocks of logs that nobody has.
+    pub(super) fn doubt(&mut self) {
+        self.doubtful = true;
+    }
+
     /// What was collected is lost: what windows need is read again at the next step.
     pub(super) fn begin_anew(&mut self) {
-        self.loaded = false;
+        (self.loaded, self.doubtful) = (false, false);
         self.reading = None;
     }
 
     /// Reads until everything is in that was accepted before a step is due, or until `deadline`.
     pub(super) async fn reach(&mut self, plan: &Arc<Plan>, step: u32, rooms: &[usize], deadline: Instant) -> Reached {
-        let mut reached = Reached { parts: Vec::new(), told: Told::default(), lacking: Vec::new(), missing: None };
+        let mut reached = Reached {
+            parts: Vec::new(),
+            told: Told::default(),
+            lacking: Vec::new(),
+            missing: None,
+            read_elsewhere: false,
+        };
         let unavailable = |reason: &str| NodeError::Unavailable { log: self.node.log_id(), reason: reason.to_owned() };
         let (late, behind) = (unavailable("it did not answer in time"), unavailable("its clock is behind"));
+        let anew = unavailable("it has been listed again, and is read from the next step on");
         loop {
             // What an earlier step has asked for says nothing of the clock now.
             let asked_now = self.reading.is_none();
@@ -127,6 +161,7 @@ impl Reader {
                     after: self.position,
                     // Also before the first batch: earlier logs may hold something.
                     load: !self.loaded,
+                    doubtful: self.doubtful && !self.loaded,
                     settled: self.settled,
                     step,
                     rooms: rooms.to_vec(),
@@ -139,7 +174,11 @@ impl Reader {
             };
             self.reading = None;
             let Read { parts, told, lacking, through, watermark } = match read {
-                Ok(read) => read,
+                Ok(Ended::Read(read)) => read,
+                Ok(Ended::ReadElsewhere) => {
+                    (reached.missing, reached.read_elsewhere) = (Some(anew), true);
+                    return reached;
+                }
                 Err(error) => {
                     reached.missing = Some(error);
                     return reached;
@@ -174,13 +213,19 @@ struct GoOn {
     after: Option<u64>,
     /// Read what windows need up to `after`, too.
     load: bool,
+    /// What is in blocks may have been read elsewhere.
+    doubtful: bool,
     settled: Option<u32>,
     step: u32,
     rooms: Vec<usize>,
 }
 
-async fn read(plan: Arc<Plan>, node: Arc<dyn Node>, go_on: GoOn) -> Result<Read, NodeError> {
-    let GoOn { opened, after, load, settled, step, rooms } = go_on;
+async fn read(plan: Arc<Plan>, node: Arc<dyn Node>, go_on: GoOn) -> Result<Ended, NodeError> {
+    let GoOn { opened, after, load, doubtful, settled, step, rooms } = go_on;
+    // What has no blocks now had none then.
+    if doubtful && node.state(StateRequest::default()).await?.in_blocks > 0 {
+        return Ok(Ended::ReadElsewhere);
+    }
     let after = match after {
         Some(after) => after,
         None => place(node.as_ref(), opened.elapsed()).await?,
@@ -219,5 +264,5 @@ async fn read(plan: Arc<Plan>, node: Arc<dyn Node>, go_on: GoOn) -> Result<Read,
         parts.push(part(pair, series));
     }
     told.trimmed = trimmed.values().sum();
-    Ok(Read { parts, told, lacking, through, watermark })
+    Ok(Ended::Read(Read { parts, told, lacking, through, watermark }))
 }

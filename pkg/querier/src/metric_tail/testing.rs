@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use futures_util::stream;
 use parking_lot::Mutex;
@@ -11,9 +11,9 @@ use tailwater_logql::metric::{Column, Place};
 use tailwater_logql::patterns::Pattern;
 use tailwater_model::{Clock, Labels, LogId, TenantId, Timestamp};
 use tailwater_wire::node::{
-    Answer, Follow, FollowRequest, Gap, LabelsRequest, Late, LogState, Node, NodeError, Partial, PatternsRequest,
-    ReadChunk, ReadRequest, Sampled, SamplesRequest, SelectRequest, Selected, SeriesRequest, StateRequest, Stats,
-    StreamVolume, VolumeRequest,
+    Answer, Blocks, Follow, FollowRequest, Gap, LabelsRequest, Late, LogState, Node, NodeError, Part, Partial,
+    PatternsRequest, ReadChunk, ReadRequest, Sampled, SamplesRequest, SelectRequest, Selected, SeriesRequest,
+    StateRequest, Stats, StreamVolume, VolumeRequest,
 };
 use tokio::time::Instant;
 
@@ -57,8 +57,14 @@ pub(super) struct SampleNode {
     /// When each batch was accepted, and its lines.
     batches: Mutex<Vec<(i64, Vec<Line>)>>,
     trimmed: Mutex<u64>,
+    /// Up to where it says that its log is in blocks.
+    pub(super) in_blocks: AtomicU64,
+    /// If it stands for blocks: what other logs have in them.
+    of_others: Vec<Line>,
     /// Answers do not come.
     pub(super) stuck: Arc<AtomicBool>,
+    /// Nor those of blocks.
+    pub(super) stuck_blocks: Arc<AtomicBool>,
     /// How far the clock is behind, in nanoseconds.
     pub(super) behind: AtomicI64,
     /// Samples that were given out, late ones not counted.
@@ -72,7 +78,10 @@ impl SampleNode {
             clock,
             batches: Mutex::default(),
             trimmed: Mutex::default(),
+            in_blocks: AtomicU64::new(0),
+            of_others: Vec::new(),
             stuck: Arc::default(),
+            stuck_blocks: Arc::default(),
             behind: AtomicI64::new(0),
             given: Mutex::default(),
         })
@@ -107,9 +116,12 @@ impl SampleNode {
         let mut runner = request.query.runner(request.detect_level);
         let (mut columns, mut late, mut given) = (HashMap::<Labels, Column>::new(), Late::default(), 0);
         let (mut met, mut lost) = (HashSet::new(), 0);
-        for (seq, (_, lines)) in (1..=through).zip(batches.iter()) {
+        let others: &[Line] = if request.part == Part::Whole && request.after == 0 { &self.of_others } else { &[] };
+        let begin = if let Part::Log { after } = request.part { after } else { 0 };
+        let own = (1..=through).zip(batches.iter().map(|(_, lines)| &lines[..])).filter(|(seq, _)| *seq > begin);
+        for (seq, lines) in std::iter::once((0, others)).chain(own) {
             let lines = lines.iter().filter(|line| line.tenant == request.tenant.as_str());
-            if seq <= trimmed {
+            if seq > 0 && seq <= trimmed {
                 lost += if seq > request.after { lines.count() as u64 } else { 0 };
                 continue;
             }
@@ -117,7 +129,7 @@ impl SampleNode {
                 let is_new = met.insert(line.clone());
                 let stream = Labels::from_pairs(vec![("s".into(), format!("{}", line.stream).into())]);
                 let pane = request.grid.pane(line.timestamp);
-                let Some(pane) = pane.filter(|_| is_new && seq > request.after) else { continue };
+                let Some(pane) = pane.filter(|_| is_new && (seq == 0 || seq > request.after)) else { continue };
                 if !request.query.matchers().matches(&stream) {
                     continue;
                 }
@@ -167,7 +179,12 @@ impl Node for SampleNode {
         let (batches, now) = (self.batches.lock(), self.clock.now());
         let time = request.age.map_or(i64::MAX, |age| now.saturating_sub(age).nanos());
         let before = batches.partition_point(|(at, _)| *at < time) as u64;
-        ready(LogState { head: batches.len() as u64, before, in_blocks: 0, watermark: Timestamp::MAX })
+        ready(LogState {
+            head: batches.len() as u64,
+            before,
+            in_blocks: self.in_blocks.load(Ordering::Relaxed),
+            watermark: Timestamp::MAX,
+        })
     }
 
     fn follow(&self, _: FollowRequest) -> Follow {
@@ -214,6 +231,29 @@ impl Node for SampleNode {
         let inside = |line: &Line| request.start.nanos() <= line.timestamp && line.timestamp <= request.end.nanos();
         let bytes = self.lines().iter().filter(|(_, line)| inside(line)).map(|(_, line)| line.text.len() as u64).sum();
         ready(Partial::whole(Stats { bytes, ..Stats::default() }))
+    }
+}
+
+/// Blocks that hold what nodes say is in them, and do not answer while the first of them is stuck.
+pub(super) struct SampleBlocks(pub(super) Vec<Arc<SampleNode>>);
+
+impl Blocks for SampleBlocks {
+    fn up_to(&self, boundaries: Arc<[(LogId, u64)]>, own: LogId, _: std::time::Instant) -> Arc<dyn Node> {
+        let (mut batches, mut of_others) = (Vec::new(), Vec::new());
+        for node in &self.0 {
+            let boundary = boundaries.iter().find(|(log, _)| *log == node.id).map_or(u64::MAX, |(_, upto)| *upto);
+            let upto = boundary.min(node.in_blocks.load(Ordering::Relaxed)) as usize;
+            let held = node.batches.lock()[..upto].to_vec();
+            if node.id == own {
+                batches = held;
+            } else {
+                of_others.extend(held.into_iter().flat_map(|(_, lines)| lines));
+            }
+        }
+        let clock = Arc::clone(&self.0[0].clock);
+        let blocks = Arc::into_inner(SampleNode::new(own.as_u128(), clock)).unwrap();
+        let stuck = Arc::clone(&self.0[0].stuck_blocks);
+        Arc::new(SampleNode { batches: Mutex::new(batches), of_others, stuck, ..blocks })
     }
 }
 

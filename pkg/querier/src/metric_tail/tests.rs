@@ -8,10 +8,10 @@ use proptest::prelude::*;
 use serde_json::Value;
 use tailwater_logql::metric::{Evaluated, Steps};
 use tailwater_model::{Clock, Limits, TenantIds, TenantLimits, Timestamp};
-use tailwater_wire::node::Node;
+use tailwater_wire::node::{Blocks, Node};
 use tokio::sync::watch;
 
-use super::testing::{BEGIN, Line, RuntimeClock, SampleNode, metric, tenant};
+use super::testing::{BEGIN, Line, RuntimeClock, SampleBlocks, SampleNode, metric, tenant};
 use crate::{Config, EndReason, Error, MetricRequest, MetricSession, MetricTailRequest, Querier, SessionEvent};
 
 const SECOND: i64 = 1_000_000_000;
@@ -356,6 +356,129 @@ impl crate::Nodes for Listed {
     fn nodes(&self) -> watch::Receiver<Arc<[Arc<dyn Node>]>> {
         self.0.subscribe()
     }
+}
+
+/// Logs that are listed and left out, and blocks of all of them.
+struct WithBlocks(Listed, Vec<Arc<SampleNode>>);
+
+impl WithBlocks {
+    fn list(&self, nodes: &[usize]) {
+        self.0.0.send_replace(nodes.iter().map(|at| Arc::clone(&self.1[*at]) as Arc<dyn Node>).collect());
+    }
+}
+
+impl crate::Nodes for WithBlocks {
+    fn nodes(&self) -> watch::Receiver<Arc<[Arc<dyn Node>]>> {
+        self.0.nodes()
+    }
+
+    fn blocks(&self) -> Option<Arc<dyn Blocks>> {
+        Some(Arc::new(SampleBlocks(self.1.clone())))
+    }
+}
+
+/// Three logs with two lines each, of which some is in blocks, and a querier that knows the first; the last is no more.
+fn of_blocks() -> (World, Arc<WithBlocks>) {
+    let w = world(3, Config::default());
+    for (at, node) in w.nodes.iter().enumerate() {
+        for i in 1..=2 {
+            let line = Line { tenant: "t", stream: at as u64, timestamp: BEGIN, text: format!("level=l{at}{i}") };
+            node.push(vec![line]);
+        }
+        node.in_blocks.store(if at == 2 { 2 } else { 1 }, Ordering::Relaxed);
+    }
+    let nodes = Arc::new(WithBlocks(Listed(watch::Sender::new(Arc::new([]))), w.nodes.clone()));
+    nodes.list(&[0]);
+    let limits: Arc<dyn TenantLimits> = Arc::new(Arc::new(limits()));
+    let querier = Querier::new(Config::default(), Arc::clone(&nodes) as Arc<_>, limits, Arc::clone(&w.clock) as Arc<_>);
+    (World { querier, ..w }, nodes)
+}
+
+/// The levels that a frame counts once each.
+fn levels(frame: &Value) -> Vec<String> {
+    let level = |(labels, value): (String, String)| {
+        assert_eq!(value, "1", "{labels}");
+        labels.split('"').nth(3).unwrap().to_owned()
+    };
+    samples(frame).into_iter().map(level).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn lines_of_logs_that_nobody_has_any_more_are_in_the_first_windows() {
+    let (w, nodes) = of_blocks();
+    wait(500).await;
+    let mut session = w.tail(COUNT).await;
+    let first = frame(&mut session).await;
+    // Of the second log nothing is known but what is in blocks.
+    assert_eq!(
+        (levels(&first), warnings(&first)),
+        (["l01", "l02", "l11", "l21", "l22"].map(String::from).into(), vec![])
+    );
+    assert_eq!(samples(&first), asked(&w.querier, &tenant().into(), COUNT, SECOND).await);
+    // It is listed: what was read of it as of a log that nobody has is not counted again.
+    nodes.list(&[0, 1]);
+    let second = frame(&mut session).await;
+    assert_eq!(warnings(&second).len(), 1, "{second}");
+    assert_eq!(levels(&second), ["l01", "l02", "l11", "l21", "l22"]);
+    wait(300).await;
+    w.push("level=new");
+    let third = frame(&mut session).await;
+    assert_eq!(warnings(&third), [""; 0]);
+    assert_eq!(levels(&third).iter().filter(|level| *level != "new").count(), 0, "the window has moved on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_is_listed_later_is_counted_once() {
+    const LONG: &str = r#"sum by (level) (count_over_time({s=~".+"} | logfmt [1m]))"#;
+    let all = ["l01", "l02", "l11", "l12", "l21", "l22"];
+    let (w, nodes) = of_blocks();
+    wait(500).await;
+    let mut session = w.tail(LONG).await;
+    assert_eq!(levels(&frame(&mut session).await).len(), 5);
+    nodes.list(&[0, 1]);
+    assert_eq!(levels(&frame(&mut session).await).len(), 5);
+    for _ in 0..2 {
+        let frame = frame(&mut session).await;
+        assert_eq!((levels(&frame), warnings(&frame)), (all.map(String::from).into(), vec![]));
+    }
+    // It leaves with all that it has in blocks, and a session begins that reads all steps again.
+    w.nodes[1].in_blocks.store(2, Ordering::Relaxed);
+    nodes.list(&[0]);
+    frame(&mut session).await;
+    assert_eq!(levels(&frame(&mut session).await), all);
+    let request = MetricTailRequest { start: Timestamp(BEGIN + SECOND), ..w.request(LONG) };
+    let mut early = w.querier.tail_metric(request).await.unwrap();
+    let first = frame(&mut early).await;
+    assert_eq!((time(&first), levels(&first), warnings(&first)), (SECOND, all.map(String::from).into(), vec![]));
+    // One that has nothing in blocks has had nothing in them: nothing is read again.
+    let given = *w.nodes[0].given.lock();
+    let fresh = SampleNode::new(9, Arc::clone(&w.clock) as Arc<_>);
+    let list: Vec<Arc<dyn Node>> = vec![Arc::clone(&w.nodes[0]) as Arc<dyn Node>, Arc::clone(&fresh) as Arc<dyn Node>];
+    nodes.0.0.send_replace(list.into());
+    wait(300).await;
+    fresh.push(vec![Line { tenant: "t", stream: 9, timestamp: w.clock.now().nanos(), text: "level=l9".to_owned() }]);
+    let last = frame(&mut session).await;
+    assert_eq!((levels(&last).len(), warnings(&last).len()), (7, 0), "{last}");
+    assert_eq!(*w.nodes[0].given.lock(), given);
+}
+
+#[tokio::test(start_paused = true)]
+async fn blocks_that_cannot_be_read_yet_are_told_and_counted_later() {
+    let (w, nodes) = of_blocks();
+    wait(500).await;
+    w.nodes[0].stuck_blocks.store(true, Ordering::Relaxed);
+    w.nodes[0].in_blocks.store(0, Ordering::Relaxed);
+    let mut session = w.tail(COUNT).await;
+    wait(1000).await;
+    // While the first step waits for blocks another log is listed: nothing has been read, and all is read without it.
+    nodes.list(&[0, 1]);
+    let first = frame(&mut session).await;
+    assert_eq!(levels(&first), ["l01", "l02"]);
+    let text = "lines in blocks of logs that no ingester has any more are missing: they were not read in time";
+    assert_eq!(warnings(&first), [text]);
+    w.nodes[0].stuck_blocks.store(false, Ordering::Relaxed);
+    let second = frame(&mut session).await;
+    assert_eq!((levels(&second).len(), warnings(&second)), (6, vec![]), "{second}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -118,6 +118,31 @@ fn a_token_is_of_its_query_its_tenants_and_its_secret() {
     }
 }
 
+/// Characters of a token for each of some logs that have been running for long, at rest and in the middle of a catch-up.
+fn per_log(logs: u64) -> (usize, usize) {
+    let names: Arc<[Name]> = (0..logs).map(|log| name(u128::from(log) << 64 | 7, "a")).collect();
+    let ahead =
+        |by: u64| -> Arc<Positions> { Arc::new((0..logs).map(|log| 3_000_000_000 + log * 1000 + by).collect()) };
+    let placed = |by: u64| {
+        let extent = |more| Extent { consumed: ahead(by + more), until: Key::end_of(Timestamp(1 << 60)) };
+        let mark = Mark { floor: ahead(0), base: extent(50), round: extent(90), complete: ahead(by) };
+        Placed::new(Arc::clone(&names), mark)
+    };
+    let at_rest = At::Marks(vec![placed(10_000_000)]);
+    let unfinished = names.iter().map(|name| (name.clone(), Some(3_000_000_000))).collect();
+    let catch_up = At::CatchUp { marks: vec![placed(10_000_000)], to: placed(20_000_000), unfinished, part: None };
+    let len = |at: &At| seal().token(Timestamp(1 << 60), at).map_or(usize::MAX, |token| token.len());
+    ((len(&at_rest) - 100) / logs as usize, (len(&catch_up) - 150) / logs as usize)
+}
+
+#[test]
+fn a_token_holds_well_over_a_hundred_logs() {
+    let (at_rest, catching_up) = per_log(80);
+    println!("characters per log: {at_rest} at rest, {catching_up} in a catch-up");
+    assert!(at_rest <= 45 && catching_up <= 80, "{at_rest} {catching_up}");
+    const { assert!(MAX_TOKEN_BYTES / 45 > 180 && MAX_TOKEN_BYTES / 80 > 100) };
+}
+
 #[test]
 fn what_does_not_fit_has_no_token() {
     let token = |sources: u64| {
@@ -127,4 +152,6 @@ fn what_does_not_fit_has_no_token() {
     };
     assert!(token(200).is_some_and(|token| token.len() <= MAX_TOKEN_BYTES));
     assert_eq!(token(1000), None);
+    assert_eq!(seal().lacks(), TOO_LONG);
+    assert_eq!(Seal { key: None, ..seal() }.lacks(), NO_SECRET);
 }

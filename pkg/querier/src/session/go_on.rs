@@ -44,7 +44,7 @@ impl Session {
             At::Marks(marks) => Had { origin, marks },
             At::History(history) => {
                 let had = Had::of(origin, history.mark.clone());
-                self.read_history(history);
+                self.read_history(history, true);
                 had
             }
             At::CatchUp { marks, to, unfinished, part } => {

@@ -153,6 +153,10 @@ impl Nodes for ClusterNodes {
     fn blocks(&self) -> Option<Arc<dyn Blocks>> {
         self.history.clone().map(|history| Arc::new(history) as Arc<dyn Blocks>)
     }
+
+    fn unanswered(&self) -> Duration {
+        self.history.as_ref().map_or(Duration::ZERO, History::unanswered)
+    }
 }
 
 impl Connect for Dial {

@@ -2,7 +2,7 @@
 //!
 //! Invariants: `<tenant>/deletes.json` changes only by compare-and-swap, so no request is lost when several ask at a time. What is
 //! remembered of it is at most [`REMEMBERED`] old; a request that was made through the same [`Deletes`] is seen at once. If the store
-//! cannot be reached what is remembered stands in for it, however old: deleted lines stay hidden.
+//! cannot be reached, or takes longer than [`PATIENCE`], what is remembered stands in for it, however old: deleted lines stay hidden.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -24,6 +24,9 @@ use crate::objects::{Objects, Put, Version};
 
 /// How long the requests of a tenant are remembered before the object is looked at again: others may have changed it.
 const REMEMBERED: Duration = Duration::from_secs(10);
+
+/// How long a search waits for the object if something is remembered of it.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Most tenants whose requests are remembered.
 const MAX_REMEMBERED: usize = 4096;
@@ -206,7 +209,7 @@ impl Deletes {
     ///
     /// # Errors
     /// The requests cannot be read, and nothing is remembered of them.
-    pub async fn filter(&self, tenant: &TenantId) -> Result<Arc<[Deletion]>, Error> {
+    pub async fn filter(self: &Arc<Self>, tenant: &TenantId) -> Result<Arc<[Deletion]>, Error> {
         let known = self.known.lock().get(tenant).cloned();
         let now = self.clock.now();
         if let Some(known) = &known
@@ -214,19 +217,26 @@ impl Deletes {
         {
             return Ok(Arc::clone(&known.active));
         }
-        match (self.load(tenant).await, known) {
-            (Ok(loaded), _) => Ok(self.remember(tenant, loaded).active),
-            (Err(error), Some(known)) => {
-                tracing::warn!(%tenant, %error, "cannot look at the delete requests, going on with those that are known");
-                // Not for every search: each of them would wait for the store.
-                let mut all = self.known.lock();
-                if let Some(same) = all.get_mut(tenant).filter(|k| Arc::ptr_eq(&k.requests, &known.requests)) {
-                    same.at = now;
-                }
-                Ok(known.active)
-            }
-            (Err(error), None) => Err(error),
+        let Some(known) = known else {
+            let loaded = self.load(tenant).await?;
+            return Ok(self.remember(tenant, loaded).active);
+        };
+        let (deletes, of) = (Arc::clone(self), tenant.clone());
+        // It goes on when this search does not wait any more: what it finds is for the next one.
+        let looking = tokio::spawn(async move { deletes.load(&of).await.map(|loaded| deletes.remember(&of, loaded)) });
+        let error = match tokio::time::timeout(PATIENCE, looking).await {
+            Ok(Ok(Ok(found))) => return Ok(found.active),
+            Ok(Ok(Err(error))) => error.to_string(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_elapsed) => format!("no answer within {} s", PATIENCE.as_secs()),
+        };
+        tracing::warn!(%tenant, error, "cannot look at the delete requests, going on with those that are known");
+        // Not for every search: each of them would wait for the store.
+        let mut all = self.known.lock();
+        if let Some(same) = all.get_mut(tenant).filter(|k| Arc::ptr_eq(&k.requests, &known.requests)) {
+            same.at = now;
         }
+        Ok(known.active)
     }
 
     /// Whether the tenant has made requests, also processed ones: then what is in blocks must be read from there, since copies elsewhere were

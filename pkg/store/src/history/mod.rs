@@ -147,6 +147,12 @@ impl History {
         }))
     }
 
+    /// See [`Objects::unanswered`].
+    #[must_use]
+    pub fn unanswered(&self) -> Duration {
+        self.0.objects.unanswered()
+    }
+
     /// Adds what is counted here to a registry.
     pub fn register(&self, registry: &mut Registry) {
         self.0.metrics.register(registry);

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::Inner;
 use super::failure::{Failure, judge};
 use super::metrics::Operation;
+use super::silence::Asked;
 use crate::Error;
 
 /// The pause before the second attempt, on average; each further one is twice as long.
@@ -30,6 +31,8 @@ pub(super) struct Trial<'a> {
     began: Instant,
     deadline: Instant,
     attempts: u32,
+    /// If it reads.
+    asked: Option<Asked<'a>>,
 }
 
 impl<'a> Trial<'a> {
@@ -46,6 +49,7 @@ impl<'a> Trial<'a> {
             began,
             deadline: began + budget,
             attempts: 0,
+            asked: (!operation.writes()).then(|| inner.silence.asked()),
         }
     }
 
@@ -71,11 +75,17 @@ impl<'a> Trial<'a> {
         let _gauge = InFlight::new(&metrics.in_flight);
         let answer = timeout_at(limit, attempt).await;
         drop(place);
-        match answer {
+        let answer = match answer {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(judge(&error, &self.what)),
             Err(_) => Err(Failure::Passing("no answer in time".to_owned())),
+        };
+        if let (Some(asked), Ok(_) | Err(Failure::Missing | Failure::Unchanged | Failure::Short(_))) =
+            (&self.asked, &answer)
+        {
+            asked.answered();
         }
+        answer
     }
 
     /// Waits before the next attempt.

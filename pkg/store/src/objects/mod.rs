@@ -15,6 +15,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
@@ -37,6 +38,7 @@ mod metrics;
 mod open;
 mod place;
 mod ranges;
+mod silence;
 #[cfg(test)]
 pub(crate) mod tests;
 mod upload;
@@ -48,6 +50,7 @@ use failure::Failure;
 use folder::Folder;
 use metrics::{Metrics, Operation};
 use place::{Place, Scheme};
+use silence::Silence;
 
 /// Most bytes that one call reads. No block is near it; a length that is comes from a damaged footer.
 pub const READ_BYTES_MAX: u64 = 1 << 30;
@@ -66,6 +69,7 @@ struct Inner {
     timing: Timing,
     concurrency: usize,
     slots: Semaphore,
+    silence: Silence,
     metrics: Metrics,
     writable: bool,
 }
@@ -153,6 +157,12 @@ impl Objects {
     #[must_use]
     pub fn is_near(&self) -> bool {
         matches!(self.0.place.scheme, Scheme::Folder | Scheme::Memory)
+    }
+
+    /// For how long the store has answered nothing of what it was asked to read; 0 while it is asked nothing.
+    #[must_use]
+    pub fn unanswered(&self) -> Duration {
+        self.0.silence.lasts()
     }
 
     /// Adds what is counted here.

@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 use super::folder::Folder;
 use super::metrics::Metrics;
 use super::place::{Place, Scheme};
+use super::silence::Silence;
 use super::{Inner, Objects};
 use crate::Error;
 
@@ -130,6 +131,7 @@ pub(super) fn open(url: &str, options: &Options, write: bool) -> Result<Objects,
         timing: options.timing,
         concurrency,
         slots: Semaphore::new(concurrency),
+        silence: Silence::new(),
         metrics: Metrics::new(),
         writable: write,
     })))

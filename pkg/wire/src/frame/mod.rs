@@ -170,6 +170,12 @@ pub enum Notice {
         /// Other nodes: their URLs.
         nodes: Vec<String>,
     },
+    /// From here on frames have no resume tokens, until one has one again. For clients that asked for tokens, whether they asked for
+    /// notices or not.
+    NoToken {
+        /// Why.
+        reason: String,
+    },
 }
 
 impl Extras<'_> {
@@ -220,6 +226,7 @@ impl Notice {
                 text::strings(out, nodes);
                 out.push(b'}');
             }
+            Self::NoToken { reason } => text::object(out, [("type", "no_token"), ("reason", reason.as_str())]),
         }
     }
 }

@@ -96,6 +96,13 @@ fn what_was_dropped_is_told() {
 }
 
 #[test]
+fn what_is_told_of_tokens_has_a_type_of_its_own() {
+    let notices = [Notice::NoToken { reason: "\"long\"".to_owned() }];
+    let frame = encoder("").finish(&[], &Extras { notices: &notices, ..Extras::default() });
+    assert_eq!(read(&frame)["notices"], json!([{"type": "no_token", "reason": "\"long\""}]));
+}
+
+#[test]
 fn any_bytes_make_a_valid_frame() {
     let mut frames = encoder("");
     let all: Vec<u8> = (0..=255).collect();

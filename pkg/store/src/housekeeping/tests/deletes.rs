@@ -1,13 +1,17 @@
 //! Delete requests, from being made to being carried out.
 
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
 
 use tailwater_model::{Clock, DeletionMode, Limits, Timestamp};
 
-use super::{CANCEL, DAY, House, some_lines, tenant};
+use super::{CANCEL, DAY, House, Turned, some_lines, tenant};
+use crate::catalog::Refresh;
 use crate::deletes::{Cancelled, DeleteError, NewRequest, STAYS_ACTIVE, Status};
 use crate::housekeeping::Settings;
+use crate::objects::tests::s3::{Fault, Server};
+use crate::objects::{Objects, Options, Timing};
 
 fn settings() -> Settings {
     Settings { block_bytes: 1 << 20, compaction: false, retention: true, ..Settings::default() }
@@ -42,6 +46,43 @@ async fn requests_are_made_listed_and_cancelled() {
     assert_eq!(house.deletes.cancel(&t, &other, false).await.unwrap(), Cancelled::PastDeadline);
     assert_eq!(house.deletes.cancel(&t, &other, true).await.unwrap(), Cancelled::Done);
     assert!(house.deletes.list(&t).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_known_stands_in_for_a_store_that_says_nothing() {
+    let server = Server::start().await;
+    let (objects, clock) = (server.objects("s3://logs/p"), Arc::new(Turned(AtomicI64::new(DAY))));
+    let house = |objects| House::of(objects, Refresh::Exclusive, settings(), Limits::default(), Arc::clone(&clock));
+    let (asks, asked) = (house(objects.clone()), house(objects.clone()));
+    let t = tenant("t");
+    asks.deletes.add(&t, request(1, 2, r#"{app="a"}"#)).await.unwrap();
+    assert_eq!(asked.deletes.filter(&t).await.unwrap().len(), 1);
+    asks.deletes.add(&t, request(1, 2, r#"{app="b"}"#)).await.unwrap();
+    asked.wait(Duration::from_secs(11));
+    server.always(Fault::Slow(Duration::from_secs(60)));
+    let began = Instant::now();
+    assert_eq!(asked.deletes.filter(&t).await.unwrap().len(), 1);
+    assert!(began.elapsed() < Duration::from_millis(2500), "it did not wait for all attempts: {:?}", began.elapsed());
+    assert!(objects.unanswered() >= Duration::from_millis(900), "{:?}", objects.unanswered());
+    assert!(asked.deletes.filter(&tenant("u")).await.is_err(), "of this tenant nothing is known");
+    // What nobody waits for any more is taken in all the same.
+    server.always(Fault::None);
+    asked.wait(Duration::from_secs(11));
+    server.next([Fault::Slow(Duration::from_millis(1500)), Fault::None]);
+    let options =
+        Options { timing: Timing { attempt: Duration::from_secs(30), ..server.options().timing }, ..server.options() };
+    let patient = house(Objects::open("s3://logs/p", &options).unwrap());
+    assert_eq!(patient.deletes.filter(&t).await.unwrap().len(), 2);
+    patient.wait(Duration::from_secs(11));
+    asks.deletes.add(&t, request(1, 2, r#"{app="c"}"#)).await.unwrap();
+    server.next([Fault::Slow(Duration::from_millis(1500))]);
+    assert_eq!(patient.deletes.filter(&t).await.unwrap().len(), 2);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while patient.deletes.filter(&t).await.unwrap().len() < 3 {
+        assert!(Instant::now() < deadline, "the third request is never seen");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(objects.unanswered(), Duration::ZERO);
 }
 
 #[tokio::test]

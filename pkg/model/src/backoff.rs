@@ -1,10 +1,10 @@
-//! How long to wait before something is tried again.
+//! How long to wait before something is tried again. Who waits, and by which clock, is the caller's business.
 
 use std::time::Duration;
 
 /// Longer after each failure, up to a bound, and never quite as long as others wait.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     first: Duration,
     longest: Duration,
     next: Duration,
@@ -12,25 +12,27 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     /// The first pause and the longest one, both before jitter takes up to half of them away.
-    pub(crate) const fn new(first: Duration, longest: Duration) -> Self {
+    #[must_use]
+    pub const fn new(first: Duration, longest: Duration) -> Self {
         Self { first, longest, next: first }
     }
 
     /// How long to wait after one more failure.
-    pub(crate) fn pause(&mut self) -> Duration {
+    pub fn pause(&mut self) -> Duration {
         let pause = self.next;
         self.next = (pause * 2).min(self.longest);
         jittered(pause)
     }
 
     /// It has worked: the next failure is the first one again.
-    pub(crate) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.next = self.first;
     }
 }
 
 /// Between half of it and all of it.
-pub(crate) fn jittered(pause: Duration) -> Duration {
+#[must_use]
+pub fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
