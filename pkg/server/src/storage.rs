@@ -30,6 +30,9 @@ const CATALOG_AGE: Duration = Duration::from_secs(5);
 /// How long the process waits for the pager and housekeeping to end the step they are at when it goes down.
 const STOP: Duration = Duration::from_secs(10);
 
+/// How long the server is not ready because copies are being opened. Once it is, others believe that it has no other logs than it says.
+const COPIES: Duration = Duration::from_secs(60);
+
 /// The parts that keep lines.
 pub(crate) struct Storage {
     /// None where no log is kept.
@@ -117,8 +120,8 @@ impl Storage {
             Some(_) if config.common.replication_factor > 1 => {
                 let max_bytes = mebibytes(config.ingester.copies_max_mb);
                 let settings = CopiesConfig::of(&log_config(config), max_bytes)?;
-                let copies =
-                    Copies::open(config.data_dir.join("copies"), settings, Arc::clone(limits), Arc::clone(clock))?;
+                let folder = Copies::folder(&config.data_dir);
+                let copies = Copies::open(folder, settings, Arc::clone(limits), Arc::clone(clock))?;
                 copies.attach(history.clone());
                 Some(copies)
             }
@@ -163,7 +166,7 @@ impl Storage {
     pub(crate) fn recover(&self, ready: impl FnOnce() + Send + 'static) {
         let Some(Kept { catalog, pager, housekeeping }) = &self.kept else { return ready() };
         let (ingester, catalog, pager) = (self.ingester.clone(), Arc::clone(catalog), *pager);
-        let housekeeping = housekeeping.clone();
+        let (housekeeping, copies) = (housekeeping.clone(), self.copies.clone());
         tokio::spawn(async move {
             if let Some(ingester) = ingester {
                 let recovering = Arc::clone(&ingester);
@@ -175,6 +178,11 @@ impl Storage {
                     Err(error) => return tracing::error!(%error, "the recovery ended early"),
                 }
                 ingester.start_pager(Arc::clone(&catalog), pager);
+            }
+            if let Some(copies) = copies
+                && tokio::time::timeout(COPIES, copies.opened()).await.is_err()
+            {
+                tracing::warn!("the server becomes ready although not all copies of others' logs are back yet");
             }
             ready();
             match catalog.load().await {
@@ -258,7 +266,9 @@ fn log_config(config: &Config) -> tailwater_ingester::Config {
     let replication =
         Replication { quorum: config.common.replication_factor / 2, timeout: config.ingester.replication_timeout };
     let wal = config.ingester.wal.enabled.then(|| wal(config));
-    tailwater_ingester::Config { log_memory_bytes, wal, replication }
+    // A log without copies has nobody who could have what it lacks.
+    let copies = (config.common.replication_factor > 1).then(|| Copies::folder(&config.data_dir));
+    tailwater_ingester::Config { log_memory_bytes, wal, replication, copies }
 }
 
 /// Opens the store of a configuration for reading, also beside a server that uses it.

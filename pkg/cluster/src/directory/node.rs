@@ -1,7 +1,7 @@
 //! One log, whoever answers for it.
 //!
 //! Invariants:
-//! * The owner is asked if it can be reached. Otherwise the copy that is furthest is.
+//! * The owner is asked if it can be reached. Otherwise the copy that is furthest without a loss of its own is.
 //! * A copy answers only for what it has: who asks up to a position is not answered by a copy that ends before it.
 
 use std::sync::Arc;
@@ -52,7 +52,7 @@ where
     for (head, place) in known.heads(places.list.iter().filter(|place| !place.owner)).await {
         if head < needs {
             reasons.push(format!("the copy on {} ends at {head}, before {needs}", place.name));
-            break;
+            continue;
         }
         match at(known, &place, request.clone(), call, false).await {
             Ok(answer) => {

@@ -90,7 +90,7 @@ impl Known {
         Arc::clone(&self.places.borrow())
     }
 
-    /// How far these are, the furthest first. Who does not say so in time is left out.
+    /// How far these are, first those that have most without a loss of their own. Who does not say so in time is left out.
     pub(super) async fn heads(&self, places: impl Iterator<Item = &Arc<Place>>) -> Vec<(u64, Arc<Place>)> {
         let asked: FuturesUnordered<_> = places
             .filter_map(|place| {
@@ -98,15 +98,17 @@ impl Known {
                 let place = Arc::clone(place);
                 Some(async move {
                     match timeout(HEAD_TIMEOUT, asked).await {
-                        Ok(Ok(state)) => Some((state.head, place)),
+                        Ok(Ok(state)) => Some((state.whole, state.head, place)),
                         _ => None,
                     }
                 })
             })
             .collect();
         let mut heads: Vec<_> = asked.filter_map(std::future::ready).collect().await;
-        heads.sort_by(|(a, at_a), (b, at_b)| b.cmp(a).then_with(|| at_a.name.cmp(&at_b.name)));
-        heads
+        heads.sort_by(|(a_whole, a, at_a), (b_whole, b, at_b)| {
+            (b_whole, b).cmp(&(a_whole, a)).then_with(|| at_a.name.cmp(&at_b.name))
+        });
+        heads.into_iter().map(|(_, head, place)| (head, place)).collect()
     }
 
     fn log_at(&self, place: &Place) -> Option<Arc<dyn Node>> {

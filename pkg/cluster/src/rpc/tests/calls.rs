@@ -269,3 +269,12 @@ async fn pushes_are_handed_over() {
     let info = soon(world.peer.info()).await.unwrap();
     assert_eq!(info, HostInfo { name: "a".into(), logs: vec![LOG, LogId::from_u128(8)] });
 }
+
+#[tokio::test]
+async fn a_node_that_is_taken_for_an_owner_answers_only_for_its_own_log() {
+    let world = world();
+    let state = async |log| soon(world.peer.owner(log, "a").state(StateRequest::default())).await;
+    assert_eq!(state(LOG).await.unwrap().head, 9);
+    let error = state(LogId::from_u128(8)).await.unwrap_err();
+    assert!(matches!(&error, NodeError::Unavailable { reason, .. } if reason.contains("not the owner")), "{error}");
+}
