@@ -19,7 +19,7 @@ use tailwater_wire::node::{Follow, FollowEvent, FollowRequest, Gap, MatchedBatch
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::places::{Known, Place, Places};
+use super::places::{HEAD_TIMEOUT, Known, Place, Places};
 use crate::backoff::Backoff;
 
 /// A stream that was silent for so long is broken: twelve times [`HEARTBEAT`](tailwater_wire::node::HEARTBEAT).
@@ -124,7 +124,7 @@ impl Following {
             return true;
         }
         let copies = places.list.iter().filter(|place| !place.owner && !self.failed.contains(&place.name));
-        let heads = self.known.heads(copies).await;
+        let heads = self.known.heads(copies, HEAD_TIMEOUT).await;
         for (head, place) in &heads {
             if *head < self.request.after {
                 let after = self.request.after;
@@ -213,7 +213,7 @@ impl Following {
         let current = self.stream.as_ref().map(|stream| stream.place.name.clone());
         Box::pin(async move {
             let places = known.places();
-            let heads = known.heads(places.list.iter()).await;
+            let heads = known.heads(places.list.iter(), HEAD_TIMEOUT).await;
             if let Some(owner) = heads.iter().find(|(head, place)| place.owner && *head >= position) {
                 owner.1.answered();
                 return Some(owner.clone());

@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! * The owner is asked if it can be reached. Otherwise the copy that is furthest without a loss of its own is.
-//! * A copy answers only for what it has: who asks up to a position is not answered by a copy that ends before it.
+//! * A copy answers only for what it has: who asks up to a position is not answered by a copy that ends before it, and who asks for all
+//!   there is not before all copies that gossip takes for being there have said how far they are.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use tailwater_wire::node::{
 };
 
 use super::follow::Following;
-use super::places::{Known, Place};
+use super::places::{HEAD_PATIENCE, Known, Place};
 
 /// See the module.
 pub(super) struct LogNode(pub(super) Arc<Known>);
@@ -49,10 +50,18 @@ where
             Err(reason) => reasons.push(reason),
         }
     }
-    for (head, place) in known.heads(places.list.iter().filter(|place| !place.owner)).await {
+    let copies = || places.list.iter().filter(|place| !place.owner);
+    let heads = known.heads(copies(), HEAD_PATIENCE).await;
+    // Whoever is there and does not say how far its copy is may have more than all others.
+    let silent = copies().find(|copy| copy.usable && !heads.iter().any(|(_, place)| place.name == copy.name));
+    for (head, place) in heads {
         if head < needs {
             reasons.push(format!("the copy on {} ends at {head}, before {needs}", place.name));
             continue;
+        }
+        if let Some(silent) = silent.filter(|_| needs == 0) {
+            reasons.push(format!("the copy on {} does not say how far it is", silent.name));
+            break;
         }
         match at(known, &place, request.clone(), call, false).await {
             Ok(answer) => {

@@ -149,9 +149,10 @@ impl Survey {
         Ok(Self { opener, guard, log, is_known, boot, clean, segments })
     }
 
-    /// Whether records that somebody has seen may be gone without a trace.
+    /// Whether records that somebody has seen may be gone, so that numbers would be skipped.
     pub(super) fn is_doubtful(&self) -> bool {
-        self.opener.doubt
+        let ends_early = self.segments.last().is_some_and(|last| last.last() + 1 < self.opener.floor);
+        self.opener.doubt || ends_early
     }
 
     /// Opens what was found.
