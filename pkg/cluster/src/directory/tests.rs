@@ -330,8 +330,9 @@ async fn a_log_that_its_owner_has_given_up_is_followed_to_the_end_of_what_is_lef
     world.change("owner", |member| {
         (member.state, member.generation, member.logs) = (State::Joining, 9, vec![LogId::from_u128(99)]);
     });
-    world.up("owner", true);
     assert_eq!(lines(&mut tail, 7).await, (vec![5, 6, 7], 0));
+    world.up("owner", true);
+    sleep(Duration::from_secs(2)).await;
     assert_eq!(who(&node).await.unwrap(), "copy");
     world.change("owner", |member| (member.state, member.logs) = (State::Active, vec![LogId::from_u128(99), LOG]));
     sleep(Duration::from_secs(2)).await;

@@ -65,7 +65,7 @@ pub(crate) fn open(
 fn retire(doubtful: Doubtful, copies: &Path) -> Result<(), Error> {
     let count = count(copies).map_err(|source| Error::Io { what: "count the copies of logs".into(), source })?;
     if count >= MAX_COPIES {
-        return Err(Error::Full { what: format!("the folder of copies, which has {MAX_COPIES} already").into() });
+        return Err(Error::Full { what: format!("the folder of copies, which has {MAX_COPIES} already") });
     }
     let to = place(copies, doubtful.log());
     doubtful.move_to(&to)

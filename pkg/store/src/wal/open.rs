@@ -105,7 +105,8 @@ impl Survey {
         metrics: Metrics,
         origin: Option<Origin>,
     ) -> Result<Self, Error> {
-        let dir = config.dir.as_path();
+        let folder = config.dir.clone();
+        let dir = folder.as_path();
         let io = |what: &str, error| Error::io(format!("{what} {}", dir.display()), error);
         disk.create_dir(dir).map_err(|error| io("make the folder", error))?;
         let guard = disk.lock(&dir.join("lock")).map_err(|error| io("lock the write-ahead log", error))?;
@@ -122,7 +123,7 @@ impl Survey {
         let known = meta.as_ref().map(|meta| meta.log);
         let newest = files.iter().rev().find_map(|file| Some(file.header.ok()?.log));
         let mut opener = Opener {
-            config: config.clone(),
+            config,
             disk,
             metrics,
             found: Found { clean: clean || (meta.is_none() && files.is_empty()), ..Found::default() },

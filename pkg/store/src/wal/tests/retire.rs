@@ -6,6 +6,9 @@ use super::*;
 
 const AWAY: &str = "/copies/77";
 
+/// What happens to a disk, and how it is called.
+type Way = (&'static str, fn(&FakeDisk));
+
 fn begin(disk: &FakeDisk) -> Begun {
     Wal::begin(config(SyncPolicy::Os), Arc::new(disk.clone()), Metrics::default()).unwrap()
 }
@@ -69,7 +72,7 @@ fn a_log_that_lacks_nothing_goes_on() {
 
 #[test]
 fn a_log_that_may_lack_records_is_moved_as_a_whole_and_a_new_one_begins() {
-    let ways: [(&str, fn(&FakeDisk)); 6] = [
+    let ways: [Way; 6] = [
         ("another start of the machine", |disk| disk.lose_power(|_| 0)),
         ("no meta", |disk| disk.remove(&meta_path()).unwrap()),
         ("a corrupt meta", |disk| disk.edit(&meta_path(), |bytes| bytes[20] ^= 1)),
@@ -123,7 +126,7 @@ fn a_log_that_nobody_can_name_is_opened() {
 
 #[test]
 fn what_cannot_be_moved_stays_as_it_was() {
-    let fails: [(&str, fn(&FakeDisk)); 5] = [
+    let fails: [Way; 5] = [
         ("something is in the way", |disk| disk.put(&Path::new(AWAY).join("x"), b"")),
         ("it cannot be renamed", |disk| disk.faults(|faults| faults.renames = 1)),
         ("the first sync fails", |disk| disk.faults(|faults| faults.syncs = 1)),
