@@ -11,6 +11,7 @@ mod deaths;
 mod leaving;
 mod members;
 mod network;
+mod power;
 mod probe;
 mod replicas;
 mod resume;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tailwater_model::{Clock, Labels, LogId, TenantId, TenantLimits, Timestamp};
 use tailwater_store::Error;
 use tailwater_store::history::History;
 use tailwater_store::scan::{self, Cancel};
-use tailwater_store::wal::{self, LocalDisk, Origin};
+use tailwater_store::wal::{self, LocalDisk, Origin, Wal};
 use tailwater_wire::node::{
     Answer, Follow, FollowRequest, LabelsRequest, LogState, Node, NodeError, Part, Partial, PatternsRequest, ReadChunk,
     ReadRequest, Sampled, SamplesRequest, SelectRequest, Selected, SeriesRequest, StateRequest, Stats, StreamVolume,
@@ -23,6 +24,7 @@ use tailwater_wire::push::Push;
 use tokio::sync::Semaphore;
 
 use crate::copied::COPIES_NEED_WAL;
+use crate::copies::retire;
 use crate::error::{PushError, PushErrorKind};
 use crate::group::{Follower, Group};
 use crate::log::{Account, ArrivalLog};
@@ -50,11 +52,14 @@ pub struct Config {
     pub wal: Option<wal::Config>,
     /// When pushes are acknowledged that are to be in copies of the log, too. It needs a write-ahead log.
     pub replication: Replication,
+    /// Where copies of logs are ([`Copies::folder`](crate::Copies::folder)): a write-ahead log that may lack its last records becomes one
+    /// of them, and a new log begins. Without it the log goes on.
+    pub copies: Option<PathBuf>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { log_memory_bytes: 256 << 20, wal: None, replication: Replication::default() }
+        Self { log_memory_bytes: 256 << 20, wal: None, replication: Replication::default(), copies: None }
     }
 }
 
@@ -103,14 +108,19 @@ impl Ingester {
         limits: Arc<dyn TenantLimits>,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, Error> {
-        let Config { log_memory_bytes: memory, wal: Some(wal), replication } = config else {
+        let Config { log_memory_bytes: memory, wal: Some(wal), replication, copies } = config else {
             if config.replication.quorum > 0 {
                 return Err(Error::Config { reason: COPIES_NEED_WAL.to_owned() });
             }
             return Ok(Self::new(config, limits, clock));
         };
         let metrics = wal::Metrics::default();
-        let (log, found) = ArrivalLog::open(memory, wal, disk, metrics.clone(), Arc::clone(&clock))?;
+        let of = (wal.dir.clone(), wal.sync);
+        let opened = match &copies {
+            Some(copies) => retire::open(wal, copies, &disk, &metrics)?,
+            None => Wal::open(wal, disk, metrics.clone())?,
+        };
+        let (log, found) = ArrivalLog::open(memory, of, opened, Arc::clone(&clock))?;
         tracing::info!(log = %log.id(), ?found, "opened the write-ahead log");
         Ok(Self::on(log, metrics, replication, limits, clock))
     }

@@ -239,7 +239,7 @@ impl Node for TestNode {
             let log = self.log.lock();
             let older = |at: &&Instant| request.age.is_none_or(|age| at.elapsed() > age);
             let (head, before) = (log.batches.len() as u64, log.appended.iter().filter(older).count() as u64);
-            LogState { head, before, in_blocks: *self.in_blocks.lock(), watermark: Timestamp::MAX }
+            LogState { head, whole: head, before, in_blocks: *self.in_blocks.lock(), watermark: Timestamp::MAX }
         })
     }
 

@@ -117,7 +117,7 @@ impl Node for Fake {
             }
             let log = log.lock();
             let head = log.lines.len() as u64;
-            Ok(LogState { head, before: head, in_blocks: log.in_blocks, watermark: Timestamp::MAX })
+            Ok(LogState { head, whole: head, before: head, in_blocks: log.in_blocks, watermark: Timestamp::MAX })
         })
     }
 

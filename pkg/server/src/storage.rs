@@ -136,8 +136,8 @@ impl Storage {
             Some(_) if config.common.replication_factor > 1 => {
                 let max_bytes = mebibytes(config.ingester.copies_max_mb);
                 let settings = CopiesConfig::of(&log_config(config), max_bytes)?;
-                let copies =
-                    Copies::open(config.data_dir.join("copies"), settings, Arc::clone(limits), Arc::clone(clock))?;
+                let folder = Copies::folder(&config.data_dir);
+                let copies = Copies::open(folder, settings, Arc::clone(limits), Arc::clone(clock))?;
                 copies.attach(history.clone());
                 Some(copies)
             }
@@ -283,7 +283,9 @@ fn log_config(config: &Config) -> tailwater_ingester::Config {
     let replication =
         Replication { quorum: config.common.replication_factor / 2, timeout: config.ingester.replication_timeout };
     let wal = config.ingester.wal.enabled.then(|| wal(config));
-    tailwater_ingester::Config { log_memory_bytes, wal, replication }
+    // A log without copies has nobody who could have what it lacks.
+    let copies = (config.common.replication_factor > 1).then(|| Copies::folder(&config.data_dir));
+    tailwater_ingester::Config { log_memory_bytes, wal, replication, copies }
 }
 
 /// Opens the store of a configuration for reading, also beside a server that uses it.

@@ -135,6 +135,9 @@ pub struct StateRequest {
 pub struct LogState {
     /// The last accepted batch.
     pub head: u64,
+    /// The last batch up to which nothing is missing that this copy of the log alone has lost and that is in no block. That of the log itself
+    /// is `head`.
+    pub whole: u64,
     /// The last batch that was accepted longer ago than [`StateRequest::age`]; `head` if that was not asked for. If it is not known any more,
     /// the last one of which it is known.
     pub before: u64,

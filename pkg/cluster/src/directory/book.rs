@@ -4,6 +4,7 @@
 //! * A log is known from when a node that is not joining says that it has it.
 //! * A node counts as one that can answer for it until it says otherwise while it is up, has left in an orderly way, or was silent for
 //!   [`GONE_AFTER`]; also when gossip has long forgotten it. The log is known for as long as there is one.
+//! * A node owns the log that it names first, and no other: one that names a new log has given up its old one, also while it is joining.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -84,6 +85,11 @@ impl Book {
                 if speaks && !logs.contains(log) && of_log.seen.remove(&member.name).is_some() {
                     of_log.disowned = Some(now);
                 }
+                if own_log.is_some_and(|own| own != log)
+                    && let Some(seen) = of_log.seen.get_mut(&member.name)
+                {
+                    seen.owner = false;
+                }
             }
         }
         self.0.retain(|_, log| {
@@ -156,6 +162,37 @@ mod tests {
         // It starts again.
         book.update(start + LEFT_AFTER + DISOWNED_FOR, &members(&[a, b]), "me", &[]);
         assert_eq!(names(&book, 1), Some(vec!["b".to_owned(), "a".to_owned()]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_owner_that_names_a_new_log_is_the_old_ones_no_more() {
+        let mut book = Book::default();
+        let start = Instant::now();
+        let a = member("a", Role::All, None, &[1]);
+        let b = member("b", Role::All, None, &[2, 1]);
+        let owner = |book: &Book, log: u128| {
+            let mut logs = book.logs();
+            let (_, seen) = logs.find(|(id, _)| *id == LogId::from_u128(log))?;
+            seen.iter().find(|seen| seen.owner).map(|seen| seen.member.name.clone())
+        };
+        book.update(start, &members(&[a.clone(), b.clone()]), "me", &[]);
+        assert_eq!(owner(&book, 1), Some("a".to_owned()));
+        // It has lost power, and does not know of its copy yet.
+        let joining = with(&a, |m| (m.state, m.generation, m.logs) = (State::Joining, 2, vec![LogId::from_u128(3)]));
+        book.update(start, &members(&[joining.clone(), b.clone()]), "me", &[]);
+        assert_eq!(owner(&book, 1), None);
+        assert_eq!(names(&book, 1), Some(vec!["b".to_owned(), "a".to_owned()]), "it may still have it");
+        assert_eq!(names(&book, 3), None);
+        let active =
+            with(&joining, |m| (m.state, m.logs) = (State::Active, vec![LogId::from_u128(3), LogId::from_u128(1)]));
+        book.update(start, &members(&[active.clone(), b.clone()]), "me", &[]);
+        assert_eq!((owner(&book, 1), owner(&book, 3)), (None, Some("a".to_owned())));
+        assert_eq!(names(&book, 1), Some(vec!["a".to_owned(), "b".to_owned()]));
+        // The same seen by the node itself.
+        let mut book = Book::default();
+        book.update(start, &members(&[a, b.clone()]), "me", &[]);
+        book.update(start, &members(&[active, b]), "a", &[LogId::from_u128(3), LogId::from_u128(1)]);
+        assert_eq!((owner(&book, 1), owner(&book, 3)), (None, Some("a".to_owned())));
     }
 
     #[tokio::test(start_paused = true)]

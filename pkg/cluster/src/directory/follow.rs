@@ -4,7 +4,8 @@
 //! * Every stream begins after the position where the one before it has ended: nothing comes twice and nothing is left out.
 //! * It prefers the owner. While it has a copy's stream it looks for the owner again and again, and goes back to it as soon as the owner
 //!   has what was followed.
-//! * A copy that ends before the position is not followed: it would keep silent about what it does not have.
+//! * A copy that ends before the position is not followed: it would keep silent about what it does not have. Unless the log has no owner
+//!   any more, and all who have a copy say that they end there: then there is nothing else.
 //! * When nobody can be followed it says so once, and goes on trying. It ends when the log has ended for good, or with its directory.
 
 use std::future::Future;
@@ -122,15 +123,20 @@ impl Following {
             return true;
         }
         let copies = places.list.iter().filter(|place| !place.owner && !self.failed.contains(&place.name));
-        for (head, place) in self.known.heads(copies, false).await.list {
-            if head < self.request.after {
-                self.reason =
-                    format!("the copy on {} ends at {head}, before {}", place.name, self.request.after).into();
-                break;
+        let heads = self.known.heads(copies, false).await.list;
+        for (head, place) in &heads {
+            if *head < self.request.after {
+                let after = self.request.after;
+                self.reason = format!("the copy on {} ends at {head}, before {after}", place.name).into();
+                continue;
             }
-            if self.open(&place) {
+            if self.open(place) {
                 return true;
             }
+        }
+        // What was seen and nobody has any more is gone with an owner that was given up, and nothing comes after it.
+        if places.owner().is_none() && heads.len() == places.list.len() {
+            return heads.first().is_some_and(|(_, place)| self.open(place));
         }
         // Gossip may be wrong, and what broke may work again.
         owner.is_some_and(|owner| self.open(owner))

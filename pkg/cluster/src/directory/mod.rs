@@ -107,8 +107,8 @@ struct Entry {
     ways: BTreeMap<String, Reached>,
 }
 
-/// The address and the generation of a node, the way there, and what was learnt of it.
-type Reached = ((SocketAddr, u64), Arc<Way>, Arc<Learnt>);
+/// The address and the generation of a node and whether it is the owner, the way there, and what was learnt of it.
+type Reached = ((SocketAddr, u64, bool), Arc<Way>, Arc<Learnt>);
 
 /// What the task of a [`Directory`] works with.
 struct Table {
@@ -155,7 +155,7 @@ impl Table {
             let list: Vec<_> = seen
                 .iter()
                 .map(|seen| {
-                    let (name, at) = (&seen.member.name, (seen.member.grpc, seen.member.generation));
+                    let (name, at) = (&seen.member.name, (seen.member.grpc, seen.member.generation, seen.owner));
                     let way = entry
                         .ways
                         .get(name)
@@ -165,7 +165,7 @@ impl Table {
                         let way = if *name == self.me {
                             Way::Near(Arc::clone(&self.own))
                         } else {
-                            Way::Far(self.carrier.node(log, &seen.member))
+                            Way::Far(self.carrier.node(log, &seen.member, seen.owner))
                         };
                         let (way, learnt) = (Arc::new(way), Arc::<Learnt>::default());
                         entry.ways.insert(name.clone(), (at, Arc::clone(&way), Arc::clone(&learnt)));

@@ -1,11 +1,11 @@
 //! One log, whoever answers for it.
 //!
 //! Invariants:
-//! * The owner is asked if it can be reached. Otherwise the copy that is furthest is.
+//! * The owner is asked if it can be reached. Otherwise the copy that is furthest without a loss of its own is.
 //! * A copy answers only for what it has: who asks up to a position is not answered by a copy that ends before it.
 //! * Of several copies any may be the one that has everything that was acknowledged: the owner changes its followers, and one that it left
-//!   keeps what it had. So an answer of a copy is whole if all others that have one said how far they are; otherwise it says that it
-//!   may lack something.
+//!   keeps what it had. So all that gossip takes for being there are waited for, and an answer of a copy is whole if all others that have
+//!   one said how far they are; otherwise it says that it may lack something.
 
 use std::sync::Arc;
 
@@ -55,11 +55,11 @@ where
     }
     // As of a position that a copy has it lacks nothing.
     let tells = T::TELLS && needs == 0;
-    let Heads { list, silent } = known.heads(places.list.iter().filter(|place| !place.owner), tells).await;
+    let Heads { list, silent } = known.heads(places.list.iter().filter(|place| !place.owner), needs == 0).await;
     for (head, place) in list {
         if head < needs {
             reasons.push(format!("the copy on {} ends at {head}, before {needs}", place.name));
-            break;
+            continue;
         }
         if tells && known.certain && !silent.is_empty() {
             reasons.push(format!(

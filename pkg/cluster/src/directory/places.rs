@@ -84,7 +84,7 @@ impl Places {
 /// How far several nodes are with a log.
 #[derive(Default)]
 pub(super) struct Heads {
-    /// The furthest first.
+    /// First those that have most without a loss of their own.
     pub(super) list: Vec<(u64, Arc<Place>)>,
     /// Those that did not say so in time: any of them may be further than all others.
     pub(super) silent: Vec<String>,
@@ -104,7 +104,8 @@ impl Known {
         Arc::clone(&self.places.borrow())
     }
 
-    /// How far these are. `certain`: those that gossip takes for alive are waited for longer, so that an answer lacks nothing.
+    /// How far these are, first those that have most without a loss of their own. `certain`: those that gossip takes for being there are
+    /// waited for longer, so that an answer lacks nothing.
     pub(super) async fn heads(&self, places: impl Iterator<Item = &Arc<Place>>, certain: bool) -> Heads {
         let asked: FuturesUnordered<_> = places
             .map(|place| {
@@ -117,21 +118,21 @@ impl Known {
                         None => None,
                     };
                     match state {
-                        Some(Ok(state)) => (Some(state.head), place),
+                        Some(Ok(state)) => (Some((state.whole, state.head)), place),
                         _ => (None, place),
                     }
                 }
             })
             .collect();
-        let mut heads = Heads::default();
+        let (mut all, mut silent) = (Vec::new(), Vec::new());
         for (head, place) in asked.collect::<Vec<_>>().await {
             match head {
-                Some(head) => heads.list.push((head, place)),
-                None => heads.silent.push(place.name.clone()),
+                Some(head) => all.push((head, place)),
+                None => silent.push(place.name.clone()),
             }
         }
-        heads.list.sort_by(|(a, at_a), (b, at_b)| b.cmp(a).then_with(|| at_a.name.cmp(&at_b.name)));
-        heads.silent.sort();
-        heads
+        all.sort_by(|(a, at_a), (b, at_b)| b.cmp(a).then_with(|| at_a.name.cmp(&at_b.name)));
+        silent.sort();
+        Heads { list: all.into_iter().map(|((_, head), place)| (head, place)).collect(), silent }
     }
 }

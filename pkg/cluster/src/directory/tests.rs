@@ -68,7 +68,7 @@ impl Node for Remote {
     }
 
     fn state(&self, _: StateRequest) -> Answer<LogState> {
-        self.ask(|head| LogState { head, before: head, in_blocks: 0, watermark: Timestamp::MIN })
+        self.ask(|head| LogState { head, whole: head, before: head, in_blocks: 0, watermark: Timestamp::MIN })
     }
 
     fn follow(&self, request: FollowRequest) -> Follow {
@@ -148,8 +148,7 @@ struct World {
 struct Carried(BTreeMap<String, Arc<Place>>);
 
 impl Carrier for Carried {
-    fn node(&self, log: LogId, member: &Member) -> Arc<dyn Node> {
-        assert_eq!(log, LOG);
+    fn node(&self, _: LogId, member: &Member, _: bool) -> Arc<dyn Node> {
         Arc::new(Remote(Arc::clone(&self.0[&member.name])))
     }
 }
@@ -328,6 +327,47 @@ async fn a_copy_that_ends_before_the_position_is_not_taken_for_the_truth() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_log_that_its_owner_has_given_up_is_followed_to_the_end_of_what_is_left() {
+    let (mut world, directory) = World::new(&["owner", "behind", "copy"]);
+    let node = node(&directory);
+    let mut tail = follow(&node, 0);
+    world.push(&["owner"], 4);
+    world.push(&["copy"], 7);
+    world.push(&["behind"], 3);
+    assert_eq!(lines(&mut tail, 4).await, (vec![1, 2, 3, 4], 0));
+    // It lost power, and what it had last; it names a new log first, and is one that has a copy.
+    world.up("owner", false);
+    world.places["owner"].head.send_replace(2);
+    world.change("owner", |member| {
+        (member.state, member.generation, member.logs) = (State::Joining, 9, vec![LogId::from_u128(99)]);
+    });
+    assert_eq!(lines(&mut tail, 7).await, (vec![5, 6, 7], 0));
+    world.up("owner", true);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(who(&node).await.unwrap(), "copy");
+    world.change("owner", |member| (member.state, member.logs) = (State::Active, vec![LogId::from_u128(99), LOG]));
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(who(&node).await.unwrap(), "copy", "it is not asked first any more");
+
+    // Somebody has seen more than anybody has now. As long as one that may have more is away it waits.
+    world.up("behind", false);
+    let mut tail = follow(&node, 9);
+    let event = timeout(Duration::from_secs(30), tail.next()).await.unwrap();
+    assert!(matches!(event, Some(FollowEvent::Away { .. })), "{event:?}");
+    world.up("behind", true);
+    let calm = async {
+        loop {
+            match tail.next().await {
+                Some(FollowEvent::Idle { through: 9, .. }) => return,
+                Some(FollowEvent::Away { .. }) => {}
+                event => panic!("{event:?}"),
+            }
+        }
+    };
+    timeout(Duration::from_secs(30), calm).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn it_says_once_that_it_is_away_and_goes_on_when_the_log_is_back() {
     let (mut world, directory) = World::new(&["owner"]);
     let node = node(&directory);
@@ -473,8 +513,8 @@ async fn a_node_that_is_silent_is_left_for_a_copy() {
     }
     struct Hanging(Carried);
     impl Carrier for Hanging {
-        fn node(&self, log: LogId, member: &Member) -> Arc<dyn Node> {
-            Arc::new(Hung(self.0.node(log, member), member.name == "owner"))
+        fn node(&self, log: LogId, member: &Member, owner: bool) -> Arc<dyn Node> {
+            Arc::new(Hung(self.0.node(log, member, owner), member.name == "owner"))
         }
     }
     let (mut world, _) = World::new(&["owner", "copy"]);

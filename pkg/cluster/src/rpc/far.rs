@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
+use http::HeaderValue;
 use prost::Message as _;
 use tailwater_logql::patterns::Pattern;
 use tailwater_model::{Labels, LogId};
@@ -32,6 +33,8 @@ pub(super) struct Far {
     peer: Arc<Peer>,
     log: LogId,
     who: Arc<str>,
+    /// The log, if the node is to answer only as its owner.
+    owner: Option<HeaderValue>,
 }
 
 /// Most bytes of an answer, in pieces and in memory, and what is said of more.
@@ -51,13 +54,14 @@ impl Limit {
 }
 
 impl Far {
-    pub(super) fn new(peer: Arc<Peer>, log: LogId, name: &str) -> Self {
+    pub(super) fn new(peer: Arc<Peer>, log: LogId, name: &str, owner: bool) -> Self {
         let who = format!("ingester {name} at {}", peer.address()).into();
-        Self { peer, log, who }
+        let owner = HeaderValue::from_str(&log.to_string()).ok().filter(|_| owner);
+        Self { peer, log, who, owner }
     }
 
     async fn client(&self) -> Result<NodeClient<Line>, NodeError> {
-        self.peer.client().await.map_err(|reason| self.peer.failed(&self.who, self.log, &reason))
+        self.peer.client(self.owner.clone()).await.map_err(|reason| self.peer.failed(&self.who, self.log, &reason))
     }
 
     fn error(&self, status: &Status) -> NodeError {
@@ -229,7 +233,7 @@ impl Following {
         let permit = permit.map_err(|_| failed(&format!("more than {MAX_FOLLOWS} follows of one node")))?;
         far.peer.metrics.follows.inc();
         let counted = CountedFollow { metrics: far.peer.metrics.clone(), _permit: permit };
-        let mut client = far.peer.client().await.map_err(|reason| failed(&reason))?;
+        let mut client = far.peer.client(far.owner.clone()).await.map_err(|reason| failed(&reason))?;
         let called = client.follow(requests::put_follow(far.log, &request)).await;
         let events = called.map_err(|status| failed(&errors::reason(&status)))?.into_inner();
         Ok(Box::new(Open { far, events, reader: LineReader::default(), parts: BytesMut::new(), _counted: counted }))

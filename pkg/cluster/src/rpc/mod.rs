@@ -57,6 +57,9 @@ const RETRY_AFTER: Duration = Duration::from_millis(250);
 /// The metadata with which every call says which cluster it is meant for.
 const CLUSTER: &str = "tailwater-cluster";
 
+/// The metadata that names a log whose owner the node is taken for. One that has become a copy's keeper refuses.
+const OWNER: &str = "tailwater-owner";
+
 /// Most bytes of a stream that are under way and have not been taken.
 const STREAM_WINDOW: u32 = 1 << 20;
 

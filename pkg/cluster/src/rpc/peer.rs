@@ -30,8 +30,8 @@ use super::proto::node_client::NodeClient;
 use super::requests::log_of;
 use super::{
     CLUSTER, CONNECT_TIMEOUT, CONNECTION_WINDOW, Connect, FRAME_BYTES, KEEPALIVE, MAX_DROPPED_STREAMS, MAX_FOLLOWS,
-    MAX_MESSAGE_BYTES, MAX_PUSH_BYTES, RETRY_AFTER, RpcMetrics, SEND_BUFFER_BYTES, STREAM_WINDOW, cluster_header,
-    errors, proto,
+    MAX_MESSAGE_BYTES, MAX_PUSH_BYTES, OWNER, RETRY_AFTER, RpcMetrics, SEND_BUFFER_BYTES, STREAM_WINDOW,
+    cluster_header, errors, proto,
 };
 
 /// Every node that was asked for, by its address. As many as the cluster has had members since they were last forgotten.
@@ -112,7 +112,13 @@ impl Peer {
     /// stream breaks.
     #[must_use]
     pub fn node(self: &Arc<Self>, log: LogId, name: &str) -> Arc<dyn Node> {
-        Arc::new(Far::new(Arc::clone(self), log, name))
+        Arc::new(Far::new(Arc::clone(self), log, name, false))
+    }
+
+    /// The same of a node that is taken for the owner of the log. If it is not, it does not answer.
+    #[must_use]
+    pub fn owner(self: &Arc<Self>, log: LogId, name: &str) -> Arc<dyn Node> {
+        Arc::new(Far::new(Arc::clone(self), log, name, true))
     }
 
     /// Connects, unless that is done already.
@@ -192,8 +198,10 @@ impl Peer {
         Ok(client.max_decoding_message_size(MAX_MESSAGE_BYTES))
     }
 
-    pub(super) async fn client(&self) -> Result<NodeClient<Line>, Arc<str>> {
-        let client = NodeClient::with_origin(self.line().await?, self.origin());
+    /// `owner`: the log whose owner it is taken for.
+    pub(super) async fn client(&self, owner: Option<HeaderValue>) -> Result<NodeClient<Line>, Arc<str>> {
+        let line = Line { owner, ..self.line().await? };
+        let client = NodeClient::with_origin(line, self.origin());
         Ok(client.max_decoding_message_size(MAX_MESSAGE_BYTES))
     }
 
@@ -219,7 +227,7 @@ impl Peer {
                 Err("the attempt to connect was given up".into())
             }
         };
-        Ok(Line { sender: made?, cluster: self.cluster.clone() })
+        Ok(Line { sender: made?, cluster: self.cluster.clone(), owner: None })
     }
 
     /// The connection, or the attempt to make it that is under way, or why there is none.
@@ -227,7 +235,7 @@ impl Peer {
         let mut link = self.link.lock();
         match &*link {
             Link::Up { sender, .. } if !sender.is_closed() => {
-                return Ok(Ok(Line { sender: sender.clone(), cluster: self.cluster.clone() }));
+                return Ok(Ok(Line { sender: sender.clone(), cluster: self.cluster.clone(), owner: None }));
             }
             Link::Up { since, .. } if since.elapsed() < RETRY_AFTER => return Err("the connection was closed".into()),
             Link::Failed { reason, at } if at.elapsed() < RETRY_AFTER => return Err(Arc::clone(reason)),
@@ -297,6 +305,7 @@ async fn open(
 pub(super) struct Line {
     sender: SendRequest<Body>,
     cluster: HeaderValue,
+    owner: Option<HeaderValue>,
 }
 
 impl Service<http::Request<Body>> for Line {
@@ -310,6 +319,9 @@ impl Service<http::Request<Body>> for Line {
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         request.headers_mut().insert(CLUSTER, self.cluster.clone());
+        if let Some(owner) = &self.owner {
+            request.headers_mut().insert(OWNER, owner.clone());
+        }
         Box::pin(self.sender.send_request(request))
     }
 }

@@ -54,13 +54,13 @@ pub(super) fn state(request: &proto::StateRequest) -> StateRequest {
 }
 
 pub(super) fn put_log_state(state: LogState) -> proto::LogState {
-    let LogState { head, before, in_blocks, watermark } = state;
-    proto::LogState { head, before, in_blocks, watermark: watermark.0 }
+    let LogState { head, whole, before, in_blocks, watermark } = state;
+    proto::LogState { head, before, in_blocks, watermark: watermark.0, whole: Some(whole) }
 }
 
 pub(super) fn log_state(state: proto::LogState) -> LogState {
-    let proto::LogState { head, before, in_blocks, watermark } = state;
-    LogState { head, before, in_blocks, watermark: Timestamp(watermark) }
+    let proto::LogState { head, before, in_blocks, watermark, whole } = state;
+    LogState { head, whole: whole.unwrap_or(head).min(head), before, in_blocks, watermark: Timestamp(watermark) }
 }
 
 pub(super) fn put_follow(log: LogId, request: &FollowRequest) -> proto::FollowRequest {

@@ -27,7 +27,7 @@ use super::proto::node_server::NodeServer;
 use super::queries::Queries;
 use super::service::{Services, closed};
 use super::{
-    CLUSTER, FRAME_BYTES, Io, KEEPALIVE, MAX_DROPPED_STREAMS, MAX_MESSAGE_BYTES, MAX_PUSH_BYTES, MAX_STREAMS,
+    CLUSTER, FRAME_BYTES, Io, KEEPALIVE, MAX_DROPPED_STREAMS, MAX_MESSAGE_BYTES, MAX_PUSH_BYTES, MAX_STREAMS, OWNER,
     SEND_BUFFER_BYTES, SERVER_CONNECTION_WINDOW, STREAM_WINDOW, cluster_header,
 };
 
@@ -93,9 +93,19 @@ fn routes(services: Services, cluster_id: &str) -> Routes {
             Err(Status::failed_precondition("it is of another cluster"))
         }
     };
+    let host = Arc::clone(&services.host);
+    let check_owner = {
+        let check = check.clone();
+        move |request: Request<()>| {
+            let request = check(request)?;
+            let Some(log) = request.metadata().as_ref().get(OWNER) else { return Ok(request) };
+            let owns = host.logs().first().is_some_and(|own| own.to_string().as_bytes() == log.as_bytes());
+            if owns { Ok(request) } else { Err(Status::not_found("it is not the owner of the log")) }
+        }
+    };
     let node = NodeServer::new(services.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let host = HostServer::new(services).max_decoding_message_size(MAX_PUSH_BYTES + PUSH_HEAD_BYTES);
-    let node = InterceptedService::new(node, check.clone());
+    let node = InterceptedService::new(node, check_owner);
     Routes::new(node).add_service(InterceptedService::new(host, check)).prepare()
 }
 

@@ -21,6 +21,7 @@ use tailwater_wire::node::{Answer, NodeError};
 use super::flush::Flushing;
 use super::{CopyInfo, GONE, Shared};
 use crate::Ingester;
+use crate::log::remembered_in_blocks;
 use crate::recover::{Restoring, take_missing, take_record};
 
 /// Records with payloads up to this size are written by the thread that brings them, as pushes are.
@@ -90,7 +91,9 @@ impl Slot {
             return Ok(None);
         }
         let config = wal::Config { dir: self.dir.clone(), max_bytes: 0, ..shared.config.wal.clone() };
-        let origin = Origin { log: self.log, after: in_blocks.unwrap_or(0) };
+        // Without records what is remembered to be in blocks is all that is known.
+        let after = in_blocks.unwrap_or_else(|| remembered_in_blocks(&self.dir, self.log));
+        let origin = Origin { log: self.log, after };
         let memory = shared.share_of(0);
         let (limits, clock) = (Arc::clone(&shared.limits), Arc::clone(&shared.clock));
         let ingester = Ingester::open_copy(Arc::clone(&shared.disk), memory, config, origin, limits, clock)?;
@@ -213,7 +216,7 @@ impl Copy {
     }
 
     /// Goes on after what is in blocks, if the copy is not that far.
-    fn catch_up(&self, in_blocks: u64) -> Result<(), Error> {
+    pub(super) fn catch_up(&self, in_blocks: u64) -> Result<(), Error> {
         let _writing = self.writing.lock();
         if self.deleted.load(Ordering::Acquire) {
             return Err(Error::Unavailable { what: "the copy".into(), reason: "it was deleted".into() });

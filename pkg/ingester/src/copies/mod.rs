@@ -1,6 +1,6 @@
 //! Copies of other nodes' logs.
 //!
-//! A copy is a log in a folder of its own, `<dir>/<log id>/`, with the format and the reader of any arrival log: the same numbers, instants and
+//! A copy is a log in a folder of its own, `<data-dir>/copies/<log id>/`, with the format and the reader of any arrival log: the same numbers, instants and
 //! streams as the original. So it answers as a [`Node`] under the original's log id.
 //!
 //! Invariants:
@@ -10,10 +10,12 @@
 //! * At most [`MAX_COPIES`], within [`CopiesConfig::memory_bytes`] of memory (each copy has an equal part) and
 //!   [`CopiesConfig::max_bytes`] on disk. What does not fit is refused: the original finds another node.
 //! * Folders are opened one after the other on a thread of their own; a copy answers once it is back.
+//! * A log that was this node's own, and may lack records, is a copy like any other ([`retire`]).
 
 mod copy;
 mod flush;
 mod metrics;
+pub(crate) mod retire;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,6 +33,7 @@ use tailwater_store::history::History;
 use tailwater_store::wal::{self, LocalDisk};
 use tailwater_wire::host::{CopyBegin, Copying};
 use tailwater_wire::node::{Answer, Node, NodeError};
+use tokio::sync::watch;
 
 use self::copy::{Copy, Slot, Writing};
 use self::metrics::{CopiesCollector, Metrics};
@@ -112,6 +115,8 @@ struct Shared {
     used: AtomicU64,
     metrics: Metrics,
     stop: Arc<(Mutex<bool>, Condvar)>,
+    /// Whether every folder that was there at the start was opened, or could not be.
+    opened: watch::Sender<bool>,
 }
 
 impl Copies {
@@ -160,6 +165,7 @@ impl Copies {
             used: AtomicU64::new(0),
             metrics: Metrics::default(),
             stop: Arc::default(),
+            opened: watch::Sender::new(false),
         });
         let (stop, weak) = (Arc::clone(&shared.stop), Arc::downgrade(&shared));
         let thread = std::thread::Builder::new().name("copies".to_owned()).spawn(move || keep(&stop, &weak));
@@ -197,6 +203,12 @@ impl Copies {
         self.0.copies().iter().map(|copy| copy.info()).collect()
     }
 
+    /// Waits until every copy that was there at the start answers, or could not be opened.
+    pub async fn opened(&self) {
+        // Whoever would say it lives as long as this.
+        let _ = self.0.opened.subscribe().wait_for(|opened| *opened).await;
+    }
+
     /// From now on copies look into blocks, too. To be called once, before anything is asked.
     pub fn attach(&self, history: History) {
         let history = self.0.history.get_or_init(|| history);
@@ -209,6 +221,16 @@ impl Copies {
     pub fn in_blocks(&self, log: LogId, through: u64) {
         if let Some(copy) = self.0.copy(log) {
             copy.in_blocks(through);
+        }
+    }
+
+    /// The same of a log whose node is gone: a copy that ends before the batch goes on from there, as if it had been written by the node. It
+    /// can then be forgotten, and until it is does not hide what others have put into blocks. May block a little.
+    pub fn catch_up(&self, log: LogId, in_blocks: u64) {
+        if let Some(copy) = self.0.copy(log).filter(|copy| copy.is_ready() && !copy.is_written())
+            && let Err(error) = copy.catch_up(in_blocks)
+        {
+            tracing::debug!(%error, %log, "a copy of a log cannot note what is in blocks");
         }
     }
 
@@ -283,7 +305,7 @@ impl Shared {
                 if slots.len() >= MAX_COPIES && !slots.contains_key(&begin.log) {
                     return Err(unavailable(format!("this node has {MAX_COPIES} copies of logs already")));
                 }
-                let new = || Arc::new(Slot::new(begin.log, self.dir.join(begin.log.to_string())));
+                let new = || Arc::new(Slot::new(begin.log, retire::place(&self.dir, begin.log)));
                 Arc::clone(slots.entry(begin.log).or_insert_with(new))
             };
             let opened = slot.open(self, Some(begin.in_blocks)).map_err(|error| unavailable(error.to_string()))?;
@@ -359,6 +381,7 @@ impl Shared {
                 Err(error) => tracing::error!(%error, log = %slot.log, "a copy of a log cannot be opened"),
             }
         }
+        self.opened.send_replace(true);
         self.forget(FORGET_AFTER);
         self.count();
     }

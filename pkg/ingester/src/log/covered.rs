@@ -3,7 +3,7 @@
 //! The file is text: a title, the log's id, the number, a checksum. It is replaced as a whole. Losing it is harmless: the manifests of the
 //! catalog know too, and whoever cuts blocks asks them. So it is not synced, and what is not all right about it counts as not there.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
@@ -47,6 +47,11 @@ impl Covered {
             tracing::debug!(%error, "cannot remember up to where the log is in blocks");
         }
     }
+}
+
+/// Up to where a log is in blocks, as is remembered in its folder; 0 if nothing is.
+pub(crate) fn remembered_in_blocks(dir: &Path, log: LogId) -> u64 {
+    Covered::open(dir.to_owned(), log, (0, u64::MAX)).get()
 }
 
 fn print(seq: u64, log: LogId) -> String {

@@ -18,6 +18,7 @@ mod append;
 mod copied;
 mod covered;
 mod disk;
+mod losses;
 mod memory;
 mod payload;
 mod records;
@@ -39,11 +40,13 @@ use tailwater_model::{Clock, LogId, TenantId, Timestamp};
 use tailwater_wire::node::{Gap, LogState};
 
 use self::disk::Disk;
+use self::losses::Losses;
 use self::memory::{FETCH_BATCHES, State};
 use self::stamps::Stamps;
 use crate::batch::Batch;
 
 pub(crate) use self::append::{Appended, Maker, Settled};
+pub(crate) use self::covered::remembered_in_blocks;
 #[cfg(test)]
 pub(crate) use self::payload::decode;
 pub(crate) use self::payload::encode_head;
@@ -100,6 +103,8 @@ pub(crate) struct ArrivalLog {
     disk: Option<Disk>,
     /// Whether it is a copy of another node's log.
     is_copy: bool,
+    /// What only this copy has lost.
+    losses: Losses,
 }
 
 /// What was trimmed from memory so far.
@@ -157,7 +162,8 @@ impl ArrivalLog {
 
     fn new(id: LogId, state: State, disk: Option<Disk>, clock: Arc<dyn Clock>, is_copy: bool) -> Self {
         let head = AtomicU64::new(state.head);
-        Self { id, clock, head, stamps: Mutex::default(), state: RwLock::new(state), disk, is_copy }
+        let losses = Losses::default();
+        Self { id, clock, head, stamps: Mutex::default(), state: RwLock::new(state), disk, is_copy, losses }
     }
 
     pub(crate) fn id(&self) -> LogId {
@@ -238,7 +244,8 @@ impl ArrivalLog {
                 None => self.disk.as_ref().map_or(0, |disk| disk.tide.lock().before(time)),
             }
         });
-        LogState { head: state.head, before, in_blocks, watermark }
+        let whole = self.losses.whole(in_blocks, state.head);
+        LogState { head: state.head, whole, before, in_blocks, watermark }
     }
 
     /// Some of the tenant's batches after `after` and up to `upto`, which is not beyond the head. `seen`, if known: the tenant's lines up

@@ -33,27 +33,25 @@ impl Maker for Nobody {
 }
 
 impl ArrivalLog {
-    /// Opens the log in a folder, or makes one; with at most `memory` bytes of it in memory. Nothing is in memory before it is
-    /// [recovered](Self::recover). Blocks.
+    /// A log that was opened in a folder, and how it is synced; with at most `memory` bytes of it in memory. Nothing is in memory before it
+    /// is [recovered](Self::recover).
     ///
     /// # Errors
-    /// See [`Wal::open`].
+    /// There can be no thread that syncs it.
     pub(crate) fn open(
         memory: usize,
-        config: wal::Config,
-        disk: Arc<dyn wal::Disk>,
-        metrics: wal::Metrics,
+        of: (PathBuf, wal::SyncPolicy),
+        opened: Opened,
         clock: Arc<dyn Clock>,
     ) -> Result<(Arc<Self>, Found), Error> {
-        let (dir, sync) = (config.dir.clone(), config.sync);
-        let (log, found) = Self::on(memory, (dir, sync), Wal::open(config, disk, metrics)?, clock, false);
+        let (log, found) = Self::on(memory, of, opened, clock, false);
         let started = log.start_syncing();
         started
             .map_err(|source| Error::Io { what: "start the thread that syncs the write-ahead log".into(), source })?;
         Ok((log, found))
     }
 
-    /// Opens a copy of a log, or makes one, in the same way.
+    /// Opens a copy of a log, or makes one, in the same way. Blocks.
     ///
     /// # Errors
     /// See [`Wal::open_copy`].
@@ -107,7 +105,12 @@ impl ArrivalLog {
                     }
                     self.take_back(&stored, &account, batch, &mut Nobody);
                 }
-                Item::Missing(missing) => self.pass(missing.last, missing.why, || ()),
+                Item::Missing(missing) => {
+                    if missing.why == Why::Corrupt {
+                        self.note_loss(missing.first, missing.last);
+                    }
+                    self.pass(missing.last, missing.why, || ());
+                }
             }
             ControlFlow::Continue(())
         };
@@ -133,10 +136,18 @@ impl ArrivalLog {
             Err(error) => {
                 tracing::error!(%error, tenant = %stored.tenant, lines = stored.lines, "lines are lost");
                 account.total.store(stored.tenant_lines, Ordering::Relaxed);
+                self.note_loss(stored.seq, stored.seq);
                 self.pass(stored.seq, Why::Corrupt, || maker.placed(stored.seq));
             }
         }
         account.written.store(stored.tenant_lines, Ordering::Relaxed);
+    }
+
+    /// A copy has lost what its log, or another copy, may have.
+    fn note_loss(&self, first: u64, last: u64) {
+        if self.is_copy {
+            self.losses.add(first, last);
+        }
     }
 
     /// Numbers up to this one have no batch. `tell` is called before readers can see that.

@@ -132,7 +132,7 @@ async fn a_log_in_memory_cannot_be_copied() {
 async fn replicated(place: &Place, quorum: usize) -> Bench {
     let clock = Arc::new(TestClock(AtomicI64::new(NOW)));
     let replication = Replication { quorum, timeout: Duration::from_secs(5) };
-    let config = Config { log_memory_bytes: 64 << 20, wal: Some(place.wal.clone()), replication };
+    let config = Config { log_memory_bytes: 64 << 20, wal: Some(place.wal.clone()), replication, copies: None };
     let limits = Arc::new(Arc::new(no_limits()));
     let ingester = Ingester::open_on(Arc::clone(&place.disk) as _, config, limits, Arc::<TestClock>::clone(&clock));
     let ingester = ingester.unwrap();

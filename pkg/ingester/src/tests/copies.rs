@@ -16,16 +16,16 @@ use crate::{Copies, CopiesConfig, SyncPolicy};
 const STREAMS: [&str; 3] = [r#"{app="a"}"#, r#"{app="b",job="j"}"#, r#"{app="c"}"#];
 
 /// The node that keeps copies.
-struct Keeper {
+pub(super) struct Keeper {
     dir: tempfile::TempDir,
     disk: Arc<Faulty>,
-    clock: Arc<TestClock>,
+    pub(super) clock: Arc<TestClock>,
     config: CopiesConfig,
     copies: Option<Copies>,
 }
 
 impl Keeper {
-    fn new(sync: SyncPolicy, memory_bytes: usize) -> Self {
+    pub(super) fn new(sync: SyncPolicy, memory_bytes: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let wal = WalConfig { dir: PathBuf::new(), sync, segment_bytes: 1 << 10, keep_bytes: 0, max_bytes: 0 };
         let config = CopiesConfig { wal, memory_bytes, max_bytes: 0 };
@@ -43,9 +43,7 @@ impl Keeper {
     }
 
     /// The process ends, in good order or not, and another one begins.
-    async fn reopen(&mut self, clean: bool) {
-        let ready = |copies: &Copies| copies.state().iter().filter(|copy| copy.is_ready).count();
-        let before = ready(self.copies());
+    pub(super) async fn reopen(&mut self, clean: bool) {
         let copies = self.copies.take().unwrap();
         if clean {
             copies.close();
@@ -53,25 +51,19 @@ impl Keeper {
         copies.end_abruptly();
         drop(copies);
         self.open();
-        for _ in 0..10_000 {
-            if ready(self.copies()) == before {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        panic!("the copies are not back");
+        self.copies().opened().await;
     }
 
-    fn copies(&self) -> &Copies {
+    pub(super) fn copies(&self) -> &Copies {
         self.copies.as_ref().unwrap()
     }
 
-    async fn begin(&self, owner: &Ingester) -> Arc<dyn Copying> {
+    pub(super) async fn begin(&self, owner: &Ingester) -> Arc<dyn Copying> {
         let (log, in_blocks) = (Node::log_id(owner), Copied::in_blocks(owner));
         self.copies().begin(CopyBegin { log, owner: "owner".to_owned(), in_blocks }).await.unwrap()
     }
 
-    fn node(&self, owner: &Ingester) -> Arc<dyn Node> {
+    pub(super) fn node(&self, owner: &Ingester) -> Arc<dyn Node> {
         self.copies().node(Node::log_id(owner)).unwrap()
     }
 }
@@ -87,11 +79,11 @@ async fn carry_from(owner: &Ingester, copy: &Arc<dyn Copying>, after: u64) {
     }
 }
 
-async fn carry(owner: &Ingester, copy: &Arc<dyn Copying>) {
+pub(super) async fn carry(owner: &Ingester, copy: &Arc<dyn Copying>) {
     carry_from(owner, copy, copy.head()).await;
 }
 
-type Line = (u64, u32, i64, i64, String, u64, String);
+pub(super) type Line = (u64, u32, i64, i64, String, u64, String);
 
 fn line(line: &MatchedLine, text: &[u8]) -> Line {
     let at = (line.seq, line.index, line.timestamp.nanos(), line.accepted_at.nanos());
@@ -99,7 +91,7 @@ fn line(line: &MatchedLine, text: &[u8]) -> Line {
 }
 
 /// Every line of a tenant after a position, and what is missing.
-async fn read(node: &dyn Node, of: &str, mut after: u64) -> (Vec<Line>, Option<u64>) {
+pub(super) async fn read(node: &dyn Node, of: &str, mut after: u64) -> (Vec<Line>, Option<u64>) {
     let through = state(node).await.head;
     let (mut lines, mut lost) = (Vec::new(), None);
     while after < through {
@@ -131,7 +123,7 @@ async fn select(node: &dyn Node, of: &str) -> Vec<Line> {
     selected.lines.iter().map(|(l, text)| line(l, text)).collect()
 }
 
-async fn state(node: &dyn Node) -> LogState {
+pub(super) async fn state(node: &dyn Node) -> LogState {
     node.state(StateRequest::default()).await.unwrap()
 }
 
@@ -139,7 +131,7 @@ fn follow(node: &dyn Node, after: u64) -> Follow {
     node.follow(FollowRequest { tenant: tenant("t"), query: everything(), detect_level: false, after })
 }
 
-fn push(bench: &Bench, of: &str, i: i64) -> u64 {
+pub(super) fn push(bench: &Bench, of: &str, i: i64) -> u64 {
     let (one, two) = (format!("line {i}"), format!("other {i}"));
     let push = push_of(&[
         (STREAMS[usize::try_from(i).unwrap() % 3], &[(NOW + i, &one, &[("k", "v")])]),
@@ -380,7 +372,7 @@ async fn a_copy_that_cannot_be_synced_acknowledges_nothing_until_it_can() {
     assert_eq!(read(&*keeper.node(&bench.ingester), "t", 0).await, read(&*bench.ingester, "t", 0).await);
 }
 
-async fn until(mut done: impl FnMut() -> bool) {
+pub(super) async fn until(mut done: impl FnMut() -> bool) {
     for _ in 0..10_000 {
         if done() {
             return;

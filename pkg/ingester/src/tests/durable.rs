@@ -12,7 +12,7 @@ const A: &str = r#"{app="a"}"#;
 const B: &str = r#"{app="b", job="j"}"#;
 
 pub(super) struct Place {
-    dir: tempfile::TempDir,
+    pub(super) dir: tempfile::TempDir,
     pub(super) disk: Arc<Faulty>,
     pub(super) wal: WalConfig,
 }

@@ -8,6 +8,7 @@ mod follows;
 mod history;
 mod model;
 mod payloads;
+mod retire;
 mod rules;
 mod samples;
 mod stretches;

@@ -179,12 +179,9 @@ impl Node for SampleNode {
         let (batches, now) = (self.batches.lock(), self.clock.now());
         let time = request.age.map_or(i64::MAX, |age| now.saturating_sub(age).nanos());
         let before = batches.partition_point(|(at, _)| *at < time) as u64;
-        ready(LogState {
-            head: batches.len() as u64,
-            before,
-            in_blocks: self.in_blocks.load(Ordering::Relaxed),
-            watermark: Timestamp::MAX,
-        })
+        let head = batches.len() as u64;
+        let in_blocks = self.in_blocks.load(Ordering::Relaxed);
+        ready(LogState { head, whole: head, before, in_blocks, watermark: Timestamp::MAX })
     }
 
     fn follow(&self, _: FollowRequest) -> Follow {

@@ -3,6 +3,7 @@
 //! Invariants:
 //! * Who does it follows from who is there, so that usually it is one. That two do it at once, because they do not see the same members, is
 //!   harmless: the catalog is changed by compare-and-swap.
+//! * Of a log whose owner is gone every copy comes into blocks, one after the other: each may have what the others lack.
 //! * Delete requests are carried out up to an instant before which everything that was accepted is in blocks, in every log. If one of them
 //!   cannot be asked nothing is.
 
@@ -57,7 +58,7 @@ pub(crate) struct Orphans {
     pub(crate) copies: Copies,
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) pager: PagerConfig,
-    /// How long an owner may be gone.
+    /// How long an owner may be gone, and how long after each other those come who have a copy.
     pub(crate) after: Duration,
 }
 
@@ -147,21 +148,24 @@ async fn look_after(care: Weak<Care>, nodes: Arc<dyn Nodes>, orphans: Orphans) {
         let members = members.borrow().clone();
         let ask = asked.is_none_or(|at| at.elapsed() >= ASK);
         for copy in copies.state() {
-            if owner_is_there(&members, copy.log) || copy.is_written {
+            let is_orphan = !owner_is_there(&members, copy.log) && !copy.is_written;
+            if !is_orphan {
                 copies.abandon(copy.log);
-                if ask && !copy.is_written {
-                    // Nobody tells a copy that is not written to any more how far the log is in blocks.
-                    let known = nodes.nodes().borrow().iter().find(|node| node.log_id() == copy.log).cloned();
-                    if let Some(node) = known
-                        && let Ok(state) = state(node.as_ref(), None).await
-                    {
-                        copies.in_blocks(copy.log, state.in_blocks);
-                    }
+            }
+            if ask && !copy.is_written {
+                // Nobody tells a copy that is not written to any more how far the log is in blocks. Of an orphan, the furthest copy does.
+                let known = nodes.nodes().borrow().iter().find(|node| node.log_id() == copy.log).cloned();
+                let state = match known {
+                    Some(node) => state(node.as_ref(), None).await.ok(),
+                    None => None,
+                };
+                match state {
+                    Some(state) if is_orphan => copies.catch_up(copy.log, state.in_blocks),
+                    Some(state) => copies.in_blocks(copy.log, state.in_blocks),
+                    None => {}
                 }
-            } else if copy.is_ready && copy.idle >= after && first_carrier(&members, copy.log) == Some(me.as_str()) {
-                if copy.in_blocks < copy.head {
-                    tracing::info!(log = %copy.log, "the owner of a log is gone: its lines are put into blocks from a copy");
-                }
+            }
+            if is_orphan && copy.is_ready && turn(&members, copy.log, me, after).is_some_and(|turn| copy.idle >= turn) {
                 copies.adopt(copy.log, Arc::clone(&catalog), pager);
             }
         }
@@ -175,10 +179,12 @@ fn owner_is_there(members: &Members, log: LogId) -> bool {
     members.members.iter().any(|m| m.alive && m.own_log() == Some(log))
 }
 
-/// Of those who have a copy of the log, the one that acts.
-fn first_carrier(members: &Members, log: LogId) -> Option<&str> {
+/// How long the owner of a log must have been gone before this member acts: those who have a copy take turns, by name. All of them come to
+/// act, since the first one's copy need not be the longest; the later ones find that what they share is in blocks. None: it has no copy.
+fn turn(members: &Members, log: LogId, me: &str, after: Duration) -> Option<Duration> {
     let carries = |m: &&tailwater_cluster::Member| m.alive && m.own_log() != Some(log) && m.logs.contains(&log);
-    members.members.iter().find(carries).map(|m| m.name.as_str())
+    let rank = members.members.iter().filter(carries).position(|m| m.name == me)?;
+    Some(after.saturating_mul(u32::try_from(rank + 1).unwrap_or(u32::MAX)))
 }
 
 #[cfg(test)]
@@ -205,6 +211,32 @@ mod tests {
     }
 
     #[test]
+    fn all_who_have_a_copy_take_turns() {
+        let mut members = Members {
+            members: vec![
+                member("a", Role::All, State::Active, false, &[5, 1]),
+                member("b", Role::All, State::Active, true, &[6, 1]),
+                // It was the owner, and has given the log up.
+                member("c", Role::Ingester, State::Active, true, &[7, 2, 1]),
+                member("d", Role::All, State::Active, true, &[8]),
+                member("e", Role::All, State::Active, true, &[9, 1]),
+            ],
+        };
+        let after = Duration::from_secs(60);
+        let turns = |members: &Members| {
+            ["a", "b", "c", "d", "e"].map(|me| turn(members, LogId::from_u128(1), me, after).map(|turn| turn.as_secs()))
+        };
+        assert!(!owner_is_there(&members, LogId::from_u128(1)));
+        assert_eq!(turns(&members), [None, Some(60), Some(120), None, Some(180)]);
+        // Whoever goes lets the others move up; the owner itself has no turn.
+        members.members[1].alive = false;
+        members.members[4].logs.swap(0, 1);
+        assert!(owner_is_there(&members, LogId::from_u128(1)));
+        assert_eq!(turns(&members), [None, None, Some(60), None, None]);
+        assert_eq!(turn(&members, LogId::from_u128(2), "c", Duration::MAX), Some(Duration::MAX));
+    }
+
+    #[test]
     fn the_first_ingester_that_is_there_leads() {
         let members = Members {
             members: vec![
@@ -215,7 +247,6 @@ mod tests {
                 member("e", Role::All, State::Active, true, &[4, 1]),
             ],
         };
-        assert_eq!(first_carrier(&members, LogId::from_u128(1)), Some("d"));
         assert!(!owner_is_there(&members, LogId::from_u128(1)) && owner_is_there(&members, LogId::from_u128(2)));
         let (_sender, members) = watch::channel(Arc::new(members));
         for (me, leads) in [("a", false), ("b", false), ("c", false), ("d", true), ("e", false)] {

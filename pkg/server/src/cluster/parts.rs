@@ -54,6 +54,7 @@ pub(crate) async fn join(plan: Plan, host: Arc<dyn Host>) -> Result<Joined, Erro
     let membership = Membership::start(config, gossip.clone()).await.map_err(unusable)?;
     membership.set_logs(host.logs());
     tokio::spawn(say_logs(Arc::downgrade(&membership), Arc::downgrade(&host)));
+    let has_logs = Arc::downgrade(&host);
 
     let (closing, mut closed) = watch::channel(false);
     let incoming = plan.incoming.map(|stream| stream.map(|stream| Box::new(stream) as Io));
@@ -94,7 +95,13 @@ pub(crate) async fn join(plan: Plan, host: Arc<dyn Host>) -> Result<Joined, Erro
         members,
         nodes,
         pick,
-        set_state: Box::new(move |state| stating.set_state(state)),
+        set_state: Box::new(move |state| {
+            // Once it is active others believe that it has no other logs than it says.
+            if let Some(host) = has_logs.upgrade() {
+                stating.set_logs(host.logs());
+            }
+            stating.set_state(state);
+        }),
         leave: Box::new(move || {
             let (membership, closing, replicator) = (Arc::clone(&membership), closing.clone(), replicator.clone());
             Box::pin(async move {

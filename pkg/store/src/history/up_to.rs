@@ -120,7 +120,7 @@ impl Node for UpTo {
 
     fn state(&self, _: StateRequest) -> Answer<LogState> {
         let head = self.boundary();
-        let state = LogState { head, before: head, in_blocks: head, watermark: Timestamp::MIN };
+        let state = LogState { head, whole: head, before: head, in_blocks: head, watermark: Timestamp::MIN };
         Box::pin(std::future::ready(Ok(state)))
     }
 

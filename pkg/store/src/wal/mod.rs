@@ -73,6 +73,9 @@
 //! *Copy* ([`Wal::open_copy`]): a log whose numbers another one gives out. It begins after any number, and 2. and 3. above do not hold for it:
 //! the next number follows the last record that is there.
 //!
+//! *Retire* ([`Wal::begin`]): a log of which others have copies need not go on in cases 2. and 3. It is left as it is and moved as a whole; what it
+//! still has is a copy then.
+//!
 //! The log does not know what a payload is.
 
 mod copy;
@@ -84,6 +87,7 @@ mod meta;
 mod metrics;
 mod open;
 mod read;
+mod retire;
 mod segment;
 mod sync;
 #[cfg(test)]
@@ -102,6 +106,7 @@ pub use format::MAX_PAYLOAD;
 pub use log::Wal;
 pub use metrics::Metrics;
 pub use read::Read;
+pub use retire::{Begun, Doubtful};
 pub use segment::Segment;
 
 /// Numbers skipped after a crash that may have taken records with it. More than can be accepted between two syncs.

@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicU64;
 use parking_lot::{Condvar, Mutex, RwLock};
 use tailwater_model::LogId;
 
-use super::disk::{Disk, DiskFile, read_full};
+use super::disk::{Disk, DiskFile, Guard, read_full};
 use super::format::{BadHeader, RECORD_HEADER, SEGMENT_HEADER, SegmentHeader};
 use super::log::{Shared, Start, Writer};
 use super::meta::Meta;
@@ -46,10 +46,10 @@ enum Leftover {
 }
 
 /// What is known so far.
-struct Opener<'a> {
-    config: &'a Config,
-    disk: &'a dyn Disk,
-    metrics: &'a Metrics,
+struct Opener {
+    config: Config,
+    disk: Arc<dyn Disk>,
+    metrics: Metrics,
     found: Found,
     /// The next number is at least this.
     floor: u64,
@@ -62,6 +62,18 @@ struct Opener<'a> {
     leftovers: Vec<Leftover>,
     /// What it is a copy of, if it is one.
     origin: Option<Origin>,
+}
+
+/// A log that was looked through, and is locked.
+pub(super) struct Survey {
+    opener: Opener,
+    pub(super) guard: Box<dyn Guard>,
+    pub(super) log: LogId,
+    /// Whether it was found which log it is; otherwise it is a new one.
+    pub(super) is_known: bool,
+    boot: Option<String>,
+    clean: bool,
+    segments: Vec<Arc<Segment>>,
 }
 
 impl Wal {
@@ -81,7 +93,20 @@ impl Wal {
         metrics: Metrics,
         origin: Option<Origin>,
     ) -> Result<Opened, Error> {
-        let dir = config.dir.as_path();
+        Survey::take(config, disk, metrics, origin)?.open()
+    }
+}
+
+impl Survey {
+    /// Looks at what is there. Of what may hold records of the log nothing is changed.
+    pub(super) fn take(
+        config: Config,
+        disk: Arc<dyn Disk>,
+        metrics: Metrics,
+        origin: Option<Origin>,
+    ) -> Result<Self, Error> {
+        let folder = config.dir.clone();
+        let dir = folder.as_path();
         let io = |what: &str, error| Error::io(format!("{what} {}", dir.display()), error);
         disk.create_dir(dir).map_err(|error| io("make the folder", error))?;
         let guard = disk.lock(&dir.join("lock")).map_err(|error| io("lock the write-ahead log", error))?;
@@ -98,9 +123,9 @@ impl Wal {
         let known = meta.as_ref().map(|meta| meta.log);
         let newest = files.iter().rev().find_map(|file| Some(file.header.ok()?.log));
         let mut opener = Opener {
-            config: &config,
-            disk: &*disk,
-            metrics: &metrics,
+            config,
+            disk,
+            metrics,
             found: Found { clean: clean || (meta.is_none() && files.is_empty()), ..Found::default() },
             floor: meta.as_ref().map_or(1, |meta| meta.next.max(1)),
             doubt: !(clean || files.is_empty() || boot.is_some() && meta.is_some_and(|meta| meta.boot == boot)),
@@ -114,13 +139,26 @@ impl Wal {
             return Err(Error::Config { reason: format!("{} is a copy of {log}, but it holds {other}", what()) });
         }
         let none = files.is_empty();
-        let mut segments = opener.segments(log, files).map_err(|error| io("read the write-ahead log", error))?;
+        let segments = opener.segments(log, files).map_err(|error| io("read the write-ahead log", error))?;
         if none && known.is_some() && !clean && origin.is_none() {
             // Where its numbers ended cannot be known, so they cannot go on.
             tracing::error!(%log, dir = %dir.display(), "the write-ahead log's segments are gone; a new log begins");
             log = LogId::generate();
             opener.floor = 1;
         }
+        let is_known = known.or(newest).is_some();
+        Ok(Self { opener, guard, log, is_known, boot, clean, segments })
+    }
+
+    /// Whether records that somebody has seen may be gone, so that numbers would be skipped.
+    pub(super) fn is_doubtful(&self) -> bool {
+        let ends_early = self.segments.last().is_some_and(|last| last.last() + 1 < self.opener.floor);
+        self.opener.doubt || ends_early
+    }
+
+    /// Opens what was found.
+    pub(super) fn open(self) -> Result<Opened, Error> {
+        let Self { mut opener, guard, log, boot, clean, mut segments, .. } = self;
         let (next, skip) = opener.next(log, &segments)?;
         if clean {
             for segment in &segments {
@@ -141,11 +179,13 @@ impl Wal {
                 // There is no log yet that could be read while the disk is full.
                 let first =
                     start.skip.take().unwrap_or(SegmentHeader { log, first: next, from: next, why: Why::Trimmed });
-                let segment = opener.create(first).map_err(|error| io("begin the write-ahead log", error))?;
+                let what = || format!("begin the write-ahead log {}", opener.config.dir.display());
+                let segment = opener.create(first).map_err(|error| Error::io(what(), error))?;
                 segments.push(Arc::clone(&segment));
                 segment
             }
         };
+        let Opener { config, disk, metrics, origin, .. } = opener;
         let shared = Arc::new(Shared {
             writer: Mutex::new(Writer::new(active, next, sealed, Some(start))),
             trimming: Mutex::default(),
@@ -232,7 +272,7 @@ fn files(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<File>> {
     Ok(files)
 }
 
-impl Opener<'_> {
+impl Opener {
     /// The segments of the log, oldest first.
     fn segments(&mut self, log: LogId, files: Vec<File>) -> io::Result<Vec<Arc<Segment>>> {
         let mut segments = Vec::new();
@@ -246,7 +286,7 @@ impl Opener<'_> {
                 Ok(header) if header.log != log || header.first != file.number => {
                     // At once: the log may need its name.
                     self.found.corrupt_segments += 1;
-                    set_aside(self.disk, &path)?;
+                    set_aside(&*self.disk, &path)?;
                     continue;
                 }
                 Ok(header) => header,
@@ -365,7 +405,7 @@ impl Opener<'_> {
 
     /// A segment that survives a loss of power.
     fn create(&self, header: SegmentHeader) -> io::Result<Arc<Segment>> {
-        let segment = Segment::create(self.disk, &self.config.dir, header, self.metrics)?;
+        let segment = Segment::create(&*self.disk, &self.config.dir, header, &self.metrics)?;
         segment.file.sync()?;
         self.disk.sync_dir(&self.config.dir)?;
         let mut extent = segment.extent.write();

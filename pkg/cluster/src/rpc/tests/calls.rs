@@ -294,3 +294,12 @@ async fn calls_are_counted_where_they_are_answered() {
     assert!(sent.get() > 0 && received.get() > 0);
     assert!(world.metrics.sent.get() > 0);
 }
+
+#[tokio::test]
+async fn a_node_that_is_taken_for_an_owner_answers_only_for_its_own_log() {
+    let world = world();
+    let state = async |log| soon(world.peer.owner(log, "a").state(StateRequest::default())).await;
+    assert_eq!(state(LOG).await.unwrap().head, 9);
+    let error = state(LogId::from_u128(8)).await.unwrap_err();
+    assert!(matches!(&error, NodeError::Unavailable { reason, .. } if reason.contains("not the owner")), "{error}");
+}

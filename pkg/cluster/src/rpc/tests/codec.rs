@@ -208,7 +208,8 @@ proptest! {
 
         let request = StateRequest { age: after.map(Duration::from_nanos) };
         prop_assert_eq!(requests::state(&requests::put_state(LOG, request)).age, request.age);
-        let state = LogState { head: numbers[0], before: numbers[1], in_blocks: numbers[2], watermark: start };
+        let (head, whole) = (numbers[0], numbers[0] / 2);
+        let state = LogState { head, whole, before: numbers[1], in_blocks: numbers[2], watermark: start };
         prop_assert_eq!(requests::log_state(requests::put_log_state(state)), state);
 
         /// What is put is put again of what is taken.

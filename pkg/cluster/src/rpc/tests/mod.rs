@@ -108,7 +108,7 @@ impl Node for TestNode {
 
     fn state(&self, request: StateRequest) -> Answer<LogState> {
         let before = request.age.map_or(9, |age| age.as_millis() as u64);
-        ready(LogState { head: 9, before, in_blocks: 4, watermark: Timestamp(-3) })
+        ready(LogState { head: 9, whole: 9, before, in_blocks: 4, watermark: Timestamp(-3) })
     }
 
     fn follow(&self, request: FollowRequest) -> Follow {

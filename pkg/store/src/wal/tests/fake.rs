@@ -43,6 +43,7 @@ pub(super) struct Faults {
     pub(super) syncs: u32,
     pub(super) cuts: u32,
     pub(super) creates: u32,
+    pub(super) renames: u32,
     /// Bytes that cannot be read, of any file.
     pub(super) unreadable: Option<(PathBuf, u64, u64)>,
     /// An append takes no more than this at once.
@@ -105,8 +106,13 @@ fn name(names: &mut BTreeMap<PathBuf, usize>, naming: &Naming) {
             names.insert(path.clone(), *inode);
         }
         Naming::Rename(from, to) => {
-            if let Some(inode) = names.remove(from) {
-                names.insert(to.clone(), inode);
+            // A folder is what the names of its files begin with.
+            let moved: Vec<_> = names.keys().filter(|path| path.starts_with(from)).cloned().collect();
+            for path in moved {
+                if let (Some(inode), Ok(rest)) = (names.remove(&path), path.strip_prefix(from)) {
+                    let to = if rest == Path::new("") { to.clone() } else { to.join(rest) };
+                    names.insert(to, inode);
+                }
             }
         }
         Naming::Remove(path) => {
@@ -236,6 +242,7 @@ impl Disk for FakeDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let state = &mut *self.0.lock();
+        once(&mut state.faults.renames)?;
         let naming = Naming::Rename(from.to_owned(), to.to_owned());
         name(&mut state.names, &naming);
         state.namings.push(naming);

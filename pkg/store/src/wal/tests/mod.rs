@@ -6,6 +6,7 @@ mod failures;
 mod fake;
 mod local;
 mod model;
+mod retire;
 mod rules;
 
 use std::ops::ControlFlow;
