@@ -19,7 +19,9 @@ async fn what_one_ingester_has_alone_is_away_with_it_and_comes_back() {
         cluster.start_all().await;
         let ledger = shared(seed);
         let watch = Watch::open(cluster.board(), &["q0"], "a", LOAD).await;
-        let shape = Spread { tenants: vec!["a".to_owned()], pushers: 3, ..Spread::default() };
+        // Of what goes by a querier it is not known who has it.
+        let nodes = ["i0", "i1", "i2"].map(str::to_owned).to_vec();
+        let shape = Spread { tenants: vec!["a".to_owned()], nodes, pushers: 3, ..Spread::default() };
         let pushers = Pushers::start(cluster.board(), &ledger, &shape, seed);
         acknowledged_more(&ledger, 500).await;
         cluster.kill("i1").await;

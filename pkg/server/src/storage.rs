@@ -168,6 +168,12 @@ impl Storage {
         let (ingester, catalog, pager) = (self.ingester.clone(), Arc::clone(catalog), *pager);
         let (housekeeping, copies) = (housekeeping.clone(), self.copies.clone());
         tokio::spawn(async move {
+            // First: once the own log is back it takes pushes.
+            if let Some(copies) = copies
+                && tokio::time::timeout(COPIES, copies.opened()).await.is_err()
+            {
+                tracing::warn!("the server becomes ready although not all copies of others' logs are back yet");
+            }
             if let Some(ingester) = ingester {
                 let recovering = Arc::clone(&ingester);
                 match tokio::task::spawn_blocking(move || recovering.recover()).await {
@@ -178,11 +184,6 @@ impl Storage {
                     Err(error) => return tracing::error!(%error, "the recovery ended early"),
                 }
                 ingester.start_pager(Arc::clone(&catalog), pager);
-            }
-            if let Some(copies) = copies
-                && tokio::time::timeout(COPIES, copies.opened()).await.is_err()
-            {
-                tracing::warn!("the server becomes ready although not all copies of others' logs are back yet");
             }
             ready();
             match catalog.load().await {

@@ -50,10 +50,19 @@ where
             Err(reason) => reasons.push(reason),
         }
     }
-    let copies = || places.list.iter().filter(|place| !place.owner);
-    let heads = known.heads(copies(), HEAD_PATIENCE).await;
+    // Gossip may be late: an owner that has come back answers before it is known to be there, and may have more than any copy.
+    let asked = places.list.iter().filter(|place| !place.owner || first.is_none());
+    let (back, heads): (Vec<_>, Vec<_>) =
+        known.heads(asked, HEAD_PATIENCE).await.into_iter().partition(|(_, place)| place.owner);
+    for (_, owner) in back {
+        match at(known, &owner, request.clone(), call, has_copies && owner.usable).await {
+            Ok(answer) => return answer,
+            Err(reason) => reasons.push(reason),
+        }
+    }
     // Whoever is there and does not say how far its copy is may have more than all others.
-    let silent = copies().find(|copy| copy.usable && !heads.iter().any(|(_, place)| place.name == copy.name));
+    let mut copies = places.list.iter().filter(|place| !place.owner);
+    let silent = copies.find(|copy| copy.usable && !heads.iter().any(|(_, place)| place.name == copy.name));
     for (head, place) in heads {
         if head < needs {
             reasons.push(format!("the copy on {} ends at {head}, before {needs}", place.name));

@@ -16,7 +16,7 @@ use super::metrics::DirectoryMetrics;
 /// How long a node may take to say how far its copy is.
 pub(super) const HEAD_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// The same for one that gossip takes for being there, where what it has must not be left out.
+/// The same for a copy on one that gossip takes for being there, where what it has must not be left out.
 pub(super) const HEAD_PATIENCE: Duration = Duration::from_secs(2);
 
 /// For how long a node that could not be reached is asked last.
@@ -94,7 +94,7 @@ impl Known {
     }
 
     /// How far these are, first those that have most without a loss of their own. Who does not say so in time is left out. `patience`: how
-    /// long those may take that are there.
+    /// long copies may take on those that are there.
     pub(super) async fn heads(
         &self,
         places: impl Iterator<Item = &Arc<Place>>,
@@ -104,7 +104,7 @@ impl Known {
             .filter_map(|place| {
                 let asked = self.log_at(place)?.state(StateRequest::default());
                 let place = Arc::clone(place);
-                let patience = if place.usable { patience } else { HEAD_TIMEOUT };
+                let patience = if place.usable && !place.owner { patience } else { HEAD_TIMEOUT };
                 Some(async move {
                     match timeout(patience, asked).await {
                         Ok(Ok(state)) => Some((state.whole, state.head, place)),
