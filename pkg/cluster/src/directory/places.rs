@@ -84,9 +84,9 @@ impl Places {
 /// How far several nodes are with a log.
 #[derive(Default)]
 pub(super) struct Heads {
-    /// First those that have most without a loss of their own.
+    /// The owner first, then those that have most without a loss of their own.
     pub(super) list: Vec<(u64, Arc<Place>)>,
-    /// Those that did not say so in time: any of them may be further than all others.
+    /// Those with a copy that did not say so in time: any of them may be further than all others.
     pub(super) silent: Vec<String>,
 }
 
@@ -104,13 +104,13 @@ impl Known {
         Arc::clone(&self.places.borrow())
     }
 
-    /// How far these are, first those that have most without a loss of their own. `certain`: those that gossip takes for being there are
-    /// waited for longer, so that an answer lacks nothing.
+    /// How far these are: the owner first, then those that have most without a loss of their own. `certain`: copies on those that gossip takes
+    /// for being there are waited for longer, so that an answer lacks nothing.
     pub(super) async fn heads(&self, places: impl Iterator<Item = &Arc<Place>>, certain: bool) -> Heads {
         let asked: FuturesUnordered<_> = places
             .map(|place| {
                 let node = place.node(self.log);
-                let patience = if certain && place.usable { LONG_HEAD_TIMEOUT } else { HEAD_TIMEOUT };
+                let patience = if certain && place.usable && !place.owner { LONG_HEAD_TIMEOUT } else { HEAD_TIMEOUT };
                 let place = Arc::clone(place);
                 async move {
                     let state = match node {
@@ -128,10 +128,13 @@ impl Known {
         for (head, place) in asked.collect::<Vec<_>>().await {
             match head {
                 Some(head) => all.push((head, place)),
+                None if place.owner => {}
                 None => silent.push(place.name.clone()),
             }
         }
-        all.sort_by(|(a, at_a), (b, at_b)| b.cmp(a).then_with(|| at_a.name.cmp(&at_b.name)));
+        all.sort_by(|(a, at_a), (b, at_b)| {
+            at_b.owner.cmp(&at_a.owner).then(b.cmp(a)).then_with(|| at_a.name.cmp(&at_b.name))
+        });
         silent.sort();
         Heads { list: all.into_iter().map(|((_, head), place)| (head, place)).collect(), silent }
     }

@@ -473,6 +473,19 @@ async fn an_answer_that_may_lack_lines_says_so_or_is_none() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_owner_that_is_back_is_asked_before_gossip_knows() {
+    let (mut world, directory) = World::new(&["owner", "copy"]);
+    let node = node(&directory);
+    world.push(&["owner", "copy"], 3);
+    world.change("owner", |member| member.state = State::Joining);
+    world.push(&["owner"], 9);
+    assert_eq!(who(&node).await.unwrap(), "owner");
+    assert_eq!(node.state(StateRequest::default()).await.unwrap().head, 9);
+    world.up("owner", false);
+    assert_eq!(who(&node).await.unwrap(), "copy");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_that_is_silent_is_left_for_a_copy() {
     // Its streams do not break and its calls do not fail: they hang.
     struct Hung(Arc<dyn Node>, bool);
