@@ -6,7 +6,8 @@
 //!   has what was followed.
 //! * A copy that ends before the position is not followed: it would keep silent about what it does not have. Unless the log has no owner
 //!   any more, and all who have a copy say that they end there: then there is nothing else.
-//! * When nobody can be followed it says so once, and goes on trying. It ends when the log has ended for good, or with its directory.
+//! * When nobody can be followed it says so once, and goes on trying. So it does when a copy has no more, but another one, which does not
+//!   answer, may have. It ends when the log has ended for good, or with its directory.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -19,7 +20,7 @@ use tailwater_wire::node::{Follow, FollowEvent, FollowRequest, Gap, MatchedBatch
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::places::{Known, Place, Places};
+use super::places::{Heads, Known, Place, Places};
 
 /// A stream that was silent for so long is broken: twelve times [`HEARTBEAT`](tailwater_wire::node::HEARTBEAT).
 const SILENCE: Duration = Duration::from_secs(3);
@@ -36,8 +37,15 @@ const STEADY: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Where to go on, if anywhere else than now.
-type Probe = Pin<Box<dyn Future<Output = Option<(u64, Arc<Place>)>> + Send>>;
+/// What was found while a copy is followed.
+struct Found {
+    /// Where to go on, if anywhere else than now.
+    better: Option<(u64, Arc<Place>)>,
+    /// The copy has no more, but another one may: why that is not known.
+    unsure: Option<Arc<str>>,
+}
+
+type Probe = Pin<Box<dyn Future<Output = Found> + Send>>;
 
 struct Stream {
     place: Arc<Place>,
@@ -58,6 +66,8 @@ pub(super) struct Following {
     failed: Vec<String>,
     reason: Arc<str>,
     away: bool,
+    /// The copy that is followed has no more, but another one may.
+    unsure: bool,
     backoff: Backoff,
     probe: Option<Probe>,
     probe_at: Instant,
@@ -76,6 +86,7 @@ impl Following {
             failed: Vec::new(),
             reason: "no node that has it is known".into(),
             away: false,
+            unsure: false,
             backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
             probe: None,
             probe_at: Instant::now(),
@@ -90,10 +101,8 @@ impl Following {
             }
             if self.stream.is_none() && !self.connect().await {
                 self.failed.clear();
-                if !self.away {
-                    self.away = true;
-                    self.known.metrics.follows_away.inc();
-                    return Some(FollowEvent::Away { reason: Arc::clone(&self.reason) });
+                if let Some(event) = self.goes_away() {
+                    return Some(event);
                 }
                 let pause = self.backoff.pause();
                 tokio::select! {
@@ -110,6 +119,15 @@ impl Following {
                 return Some(event);
             }
         }
+    }
+
+    /// Says that it is away, unless it has.
+    fn goes_away(&mut self) -> Option<FollowEvent> {
+        if std::mem::replace(&mut self.away, true) {
+            return None;
+        }
+        self.known.metrics.follows_away.inc();
+        Some(FollowEvent::Away { reason: Arc::clone(&self.reason) })
     }
 
     /// Opens a stream where it is most likely to work. False: nobody is left.
@@ -146,6 +164,7 @@ impl Following {
         let Some(node) = place.node(self.known.log) else { return false };
         let follow = node.follow(self.request.clone());
         self.stream = Some(Stream { place: Arc::clone(place), follow, works_since: None });
+        self.unsure = false;
         self.probe = None;
         self.probe_at = Instant::now() + RETURN_EVERY;
         true
@@ -166,12 +185,15 @@ impl Following {
                 event = stream.follow.next() => return match event {
                     None => self.broken("it ended"),
                     Some(FollowEvent::Away { reason }) => self.broken(&reason),
+                    // That nothing comes is no news while something may be missing.
+                    Some(FollowEvent::Idle { .. }) if self.unsure => None,
                     Some(event) => {
+                        self.unsure = false;
                         self.works();
                         self.pass(event)
                     }
                 },
-                better = async {
+                found = async {
                     match &mut self.probe {
                         Some(probe) => probe.await,
                         None => std::future::pending().await,
@@ -179,10 +201,14 @@ impl Following {
                 } => {
                     self.probe = None;
                     self.probe_at = Instant::now() + RETURN_EVERY;
-                    if let Some((head, place)) = better && head >= self.request.after && self.open(&place) && place.owner {
-                        self.known.metrics.follow_returns.inc();
+                    let Found { better, unsure } = found;
+                    if let Some((head, place)) = better && head >= self.request.after && self.open(&place) {
+                        self.known.metrics.follow_returns.inc_by(place.owner.into());
+                        return None;
                     }
-                    return None;
+                    self.unsure = unsure.is_some();
+                    self.reason = unsure?;
+                    return self.goes_away();
                 }
                 () = sleep_until(self.probe_at), if on_copy && self.probe.is_none() => self.probe = Some(self.look()),
                 changed = self.changes.changed() => {
@@ -212,14 +238,19 @@ impl Following {
         let current = self.stream.as_ref().map(|stream| stream.place.name.clone());
         Box::pin(async move {
             let places = known.places();
-            let heads = known.heads(places.list.iter(), false).await.list;
-            if let Some(owner) = heads.iter().find(|(head, place)| place.owner && *head >= position) {
+            let Heads { list, silent } = known.heads(places.list.iter(), false).await;
+            if let Some(owner) = list.iter().find(|(head, place)| place.owner && *head >= position) {
                 owner.1.answered();
-                return Some(owner.clone());
+                return Found { better: Some(owner.clone()), unsure: None };
             }
-            let has =
-                heads.iter().find(|(_, place)| Some(&place.name) == current.as_ref()).map_or(0, |(head, _)| *head);
-            heads.into_iter().find(|(head, _)| has <= position && *head > position)
+            let has = list.iter().find(|(_, place)| Some(&place.name) == current.as_ref()).map_or(0, |(head, _)| *head);
+            let better = list.into_iter().find(|(head, _)| has <= position && *head > position);
+            let lacks = has <= position && !silent.is_empty();
+            let unsure = lacks.then(|| {
+                let current = current.unwrap_or_default();
+                format!("the copy on {current} may lack what {} has, which does not answer", silent.join(", ")).into()
+            });
+            Found { better, unsure }
         })
     }
 

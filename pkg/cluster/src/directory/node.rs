@@ -56,11 +56,10 @@ where
     // As of a position that a copy has it lacks nothing.
     let tells = T::TELLS && needs == 0;
     // Gossip may be late: an owner that has come back answers before it is known to be there, and may have more than any copy.
-    let asked = places.list.iter().filter(|place| !place.owner || first.is_none());
-    let Heads { list, silent } = known.heads(asked, needs == 0).await;
+    let Heads { list, silent } = known.heads(places.list.iter(), needs == 0).await;
     for (head, place) in list {
         if place.owner {
-            match at(known, &place, request.clone(), call, has_copies && place.usable).await {
+            match at(known, &place, request.clone(), call, false).await {
                 Ok(answer) => return answer,
                 Err(reason) => reasons.push(reason),
             }

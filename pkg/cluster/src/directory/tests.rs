@@ -473,6 +473,45 @@ async fn an_answer_that_may_lack_lines_says_so_or_is_none() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_follow_of_a_copy_says_that_another_one_may_have_more() {
+    let (mut world, directory) = World::new(&["owner", "a", "b"]);
+    let mut tail = follow(&node(&directory), 0);
+    world.push(&["owner", "a", "b"], 3);
+    world.push(&["owner", "b"], 5);
+    // It is late: the copy that is left behind has something for it.
+    world.up("owner", false);
+    world.up("b", false);
+    world.change("owner", |member| member.alive = false);
+    assert_eq!(lines(&mut tail, 3).await.0, [1, 2, 3]);
+    let mut next = async || timeout(Duration::from_secs(30), tail.next()).await.expect("an event").expect("no end");
+    let reason = loop {
+        match next().await {
+            FollowEvent::Away { reason } => break reason,
+            FollowEvent::Idle { through: 3, .. } => {}
+            event => panic!("{event:?}"),
+        }
+    };
+    assert_eq!(&*reason, "the copy on a may lack what b has, which does not answer");
+    // Once, until something changes.
+    assert!(timeout(Duration::from_secs(5), tail.next()).await.is_err());
+    world.up("b", true);
+    let (seqs, away) = lines(&mut tail, 5).await;
+    assert_eq!((seqs, away), (vec![4, 5], 0));
+    // One that has no more than is known is nothing to wait for.
+    world.up("a", false);
+    let mut away = 0;
+    let until_away = async {
+        while away == 0 {
+            away += usize::from(matches!(tail.next().await, Some(FollowEvent::Away { .. })));
+        }
+    };
+    timeout(Duration::from_secs(30), until_away).await.expect("a may have more");
+    world.change("a", |member| member.logs.clear());
+    let until_back = async { while !matches!(tail.next().await, Some(FollowEvent::Idle { through: 5, .. })) {} };
+    timeout(Duration::from_secs(30), until_back).await.expect("nobody else has it");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_owner_that_is_back_is_asked_before_gossip_knows() {
     let (mut world, directory) = World::new(&["owner", "copy"]);
     let node = node(&directory);
