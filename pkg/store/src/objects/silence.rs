@@ -1,6 +1,7 @@
 //! For how long the store has answered nothing of what it was asked to read.
 //!
-//! Invariant: an answer is what was asked for, or that it is not there; a refusal and a failure after which it is tried again are none. While nothing is asked there is no silence. Writes do not count: a large one may take long.
+//! Invariant: an answer is what was asked for, or that it is not there; a refusal and a failure after which it is tried again are none.
+//! While nothing is asked there is no silence. Writes do not count: a large one may take long.
 
 use std::time::Duration;
 
