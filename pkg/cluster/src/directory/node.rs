@@ -56,7 +56,7 @@ where
     // As of a position that a copy has it lacks nothing.
     let tells = T::TELLS && needs == 0;
     // Gossip may be late: an owner that has come back answers before it is known to be there, and may have more than any copy.
-    let Heads { list, silent } = known.heads(places.list.iter(), needs == 0).await;
+    let Heads { list, mut silent } = known.heads(places.list.iter(), needs == 0).await;
     for (head, place) in list {
         if place.owner {
             match at(known, &place, request.clone(), call, false).await {
@@ -83,7 +83,11 @@ where
                 let lacks = tells && !silent.is_empty();
                 return answer.map(|answer| if lacks { uncertain(known, answer, &place, &silent) } else { answer });
             }
-            Err(reason) => reasons.push(reason),
+            Err(reason) => {
+                reasons.push(reason);
+                // It said how far it is, which may be further than the next one.
+                silent.push(place.name.clone());
+            }
         }
     }
     // Gossip may be wrong, and what failed a moment ago may work again.

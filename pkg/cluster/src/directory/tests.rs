@@ -28,6 +28,8 @@ struct Place {
     name: String,
     head: watch::Sender<u64>,
     up: watch::Sender<bool>,
+    /// It says how far it is, but nothing else.
+    mute: watch::Sender<bool>,
 }
 
 /// That place, seen over the network.
@@ -118,6 +120,10 @@ impl Node for Remote {
 
     fn labels(&self, _: LabelsRequest) -> Answer<Partial<Vec<String>>> {
         let name = self.0.name.clone();
+        if *self.0.mute.borrow() {
+            let reason = format!("{name} is mute");
+            return Box::pin(async move { Err(NodeError::Unavailable { log: LOG, reason }) });
+        }
         self.ask(|_| Partial::whole(vec![name]))
     }
 
@@ -183,8 +189,8 @@ impl World {
     /// `certain`: answers that may lack something are none.
     fn new_as(names: &[&str], certain: bool) -> (Self, Arc<Directory>) {
         let place = |name: &str| {
-            let (head, up) = (watch::Sender::new(0), watch::Sender::new(true));
-            (name.to_owned(), Arc::new(Place { name: name.to_owned(), head, up }))
+            let (head, up, mute) = (watch::Sender::new(0), watch::Sender::new(true), watch::Sender::new(false));
+            (name.to_owned(), Arc::new(Place { name: name.to_owned(), head, up, mute }))
         };
         let places: BTreeMap<_, _> = names.iter().map(|name| place(name)).collect();
         let known: Vec<_> = names
@@ -417,7 +423,12 @@ async fn a_log_ends_when_everybody_has_left() {
 #[tokio::test(start_paused = true)]
 async fn new_logs_appear_and_own_ones_are_asked_here() {
     let (sender, receiver) = watch::channel(members(&[]));
-    let place = Arc::new(Place { name: "me".to_owned(), head: watch::Sender::new(1), up: watch::Sender::new(true) });
+    let place = Arc::new(Place {
+        name: "me".to_owned(),
+        head: watch::Sender::new(1),
+        up: watch::Sender::new(true),
+        mute: watch::Sender::new(false),
+    });
     let me = member("me", Role::All, None, &[]);
     let own = Arc::new(Own(Some(place)));
     let carrier = Arc::new(Carried(BTreeMap::new()));
@@ -464,6 +475,16 @@ async fn an_answer_that_may_lack_lines_says_so_or_is_none() {
             world.change("b", |member| member.alive = true);
             assert_eq!(ask().await.unwrap(), Partial::whole(vec!["b".to_owned()]));
         }
+        // Nor is the next one's, when the furthest fails after it has said how far it is.
+        world.places["b"].mute.send_replace(true);
+        match ask().await {
+            Ok(Partial { value, warnings }) => {
+                assert_eq!((certain, value), (false, vec!["a".to_owned()]));
+                assert!(warnings.len() == 1 && warnings[0].contains("b did not answer"), "{warnings:?}");
+            }
+            Err(error) => assert!(certain && matches!(error, NodeError::Unavailable { .. }), "{error}"),
+        }
+        world.places["b"].mute.send_replace(false);
         // Who says that it has it no more is not waited for.
         world.up("b", false);
         world.change("b", |member| member.logs.clear());

@@ -203,12 +203,6 @@ impl Copies {
         self.0.copies().iter().map(|copy| copy.info()).collect()
     }
 
-    /// Waits until every copy that was there at the start answers, or could not be opened.
-    pub async fn opened(&self) {
-        // Whoever would say it lives as long as this.
-        let _ = self.0.opened.subscribe().wait_for(|opened| *opened).await;
-    }
-
     /// From now on copies look into blocks, too. To be called once, before anything is asked.
     pub fn attach(&self, history: History) {
         let history = self.0.history.get_or_init(|| history);
@@ -267,6 +261,13 @@ impl Copies {
     #[cfg(test)]
     pub(crate) fn copy_of(&self, log: LogId) -> Arc<crate::Ingester> {
         Arc::clone(&self.0.copy(log).expect("there is one").ingester)
+    }
+
+    /// Waits until every copy that was there at the start answers, or could not be opened.
+    #[cfg(test)]
+    pub(crate) async fn opened(&self) {
+        // Whoever would say it lives as long as this.
+        let _ = self.0.opened.subscribe().wait_for(|opened| *opened).await;
     }
 
     /// As if the process had ended: nobody has the folders open any more.
